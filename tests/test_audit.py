@@ -1,4 +1,4 @@
-"""The audit log on a disk that is full for a while."""
+"""The audit log: on a disk that is full for a while, and when it is large."""
 
 from __future__ import annotations
 
@@ -62,3 +62,20 @@ def test_what_waits_is_bounded_and_what_is_lost_is_told(tmp_path: Path, monkeypa
     lines = [json.loads(line) for line in (tmp_path / "audit.log").read_text().splitlines()]
     assert sum("key" in line for line in lines) + sum(line.get("lost", 0) for line in lines) == 101
     assert lines[-2]["key"] == "after"
+
+
+def test_a_large_log_is_moved_aside_and_the_oldest_dropped(tmp_path: Path) -> None:
+    async def test() -> None:
+        path, told = tmp_path / "audit.log", tmp_path / "other"
+        log = AuditLog(str(path), limit_bytes=1, keep=2)
+        for number in range(4):
+            await log.rotate()
+            log.write(key=b"%d" % number, seconds=0.0)
+            log.flush()
+        found = {one.name: json.loads(one.read_bytes())["key"] for one in tmp_path.glob("audit*")}
+        assert found == {"audit.log": "3", "audit.log.1": "2", "audit.log.2": "1"}
+        await AuditLog(str(told)).rotate()
+        assert told.exists(), "it is small"
+        log.close()
+
+    asyncio.run(test())

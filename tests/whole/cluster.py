@@ -33,7 +33,7 @@ from s4.replica.terms import Timing
 from s4.server.metrics import member_metrics
 from s4.server.parts import make_gateway
 from s4.storage.records import Shard
-from s4.upkeep import compaction
+from s4.upkeep.compaction import Compactor
 from s4.upkeep.confirm import confirm_doubtful
 from s4.upkeep.leader import Leader
 from s4.upkeep.lifecycle import Lifecycle
@@ -165,9 +165,7 @@ class Node(Machine):
         node.figures = lambda: (mender.repair.failed, mender.repair.made_bytes, mender.filled)
         self.metrics = lambda: member_metrics(one, mender, own, (lifecycle, jobs))
 
-        async def compact() -> None:
-            for number in compaction.candidates(own.shards, SETTINGS.garbage_ratio):
-                await compaction.compact_one(own.shards, number, horizon)
+        compactor = Compactor(lambda: [own.shards], SETTINGS.garbage_ratio, horizon, node.router.report)
 
         async def audit() -> None:
             await own.audit(self.world.age_s)
@@ -181,10 +179,10 @@ class Node(Machine):
         jobs.start(
             Job("heal", 0.0, 0.3, mender.run),
             Job("leave", 2.0, 2.0, own.leave),
-            Job("renew", 2.0, 2.0, own.renew_copy),
+            Job("renew", 2.0, 2.0, node.copy.renew),
             Job("comparison", 0.0, COMPARE_S, partial(confirm_doubtful, node, node.router)),
             Job("audit", AUDIT_S, AUDIT_S, audit),
-            Job("compaction", COMPACT_S, COMPACT_S, compact),
+            Job("compaction", COMPACT_S, COMPACT_S, compactor.run),
             Job("lifecycle", LIFECYCLE_S, LIFECYCLE_S, lifecycle.run),
             Job("scrub", SCRUB_S, SCRUB_S, scrub),
         )

@@ -32,7 +32,8 @@ from s4.server.parts import make_gateway
 from s4.server.restart import DRIVE_RENEWALS, MOST_RESTARTS, VARIABLE, History
 from s4.storage.files import Files
 from s4.storage.records import Shard
-from s4.upkeep import compaction, deletions, orphans
+from s4.upkeep import deletions, orphans
+from s4.upkeep.compaction import Compactor
 from s4.upkeep.confirm import confirm_doubtful
 from s4.upkeep.heal import Healer
 from s4.upkeep.lifecycle import Lifecycle
@@ -168,10 +169,7 @@ class Server(Machine):
         self.renames = Renames(gateway, jobs)
         await self.renames.resume()
 
-        async def compact() -> None:
-            for one in store.drives.stores:
-                for number in compaction.candidates(one, SETTINGS.garbage_ratio):
-                    await compaction.compact_one(one, number, readers.oldest)
+        compactor = Compactor(lambda: store.drives.stores, SETTINGS.garbage_ratio, readers.oldest, store.node.found)
 
         async def audit() -> None:
             await orphans.audit(store.node, store.node, age_s=self.world.age_s)
@@ -182,7 +180,7 @@ class Server(Machine):
             self.scrubs.append(begun)
 
         jobs.start(
-            Job("compaction", COMPACT_S, COMPACT_S, compact),
+            Job("compaction", COMPACT_S, COMPACT_S, compactor.run),
             Job("comparison", 0.0, COMPARE_S, partial(confirm_doubtful, store.node, store.node)),
             Job("audit", AUDIT_S, AUDIT_S, audit),
             Job("heal", 0.0, HEAL_S, healer.work),

@@ -37,6 +37,7 @@ from s4.peer.api import UnavailableError
 from s4.s3.errors import S3Error
 from s4.telemetry.audit import AuditLog
 from s4.telemetry.logs import LEVELS
+from s4.upkeep.compaction import Compactor
 from s4.upkeep.renames import Renames
 
 log = structlog.get_logger("s4.admin")
@@ -309,6 +310,18 @@ def _answering(handler: Callable[[web.Request], Awaitable[Any]]) -> Handler:
         return as_json(await handler(request))
 
     return answered
+
+
+async def compacted(request: web.Request, compactor: Compactor) -> web.StreamResponse:
+    """Compact what has the share of garbage that a request names."""
+    ratio = float(request.query.get("ratio", "0.5"))
+    if not 0 < ratio <= 1:
+        raise ValueError("ratio is a share of garbage above 0 and at most 1")
+    lines, step = Lines(request), {}
+    await lines.start()
+    async for step in compactor.steps(ratio):
+        await lines.send(step)
+    return await lines.end(step)
 
 
 class Lines:

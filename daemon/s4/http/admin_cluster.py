@@ -18,11 +18,11 @@ from s4.cluster.placement import GONE
 from s4.cluster.planner import PlanError
 from s4.cluster.recovery import Recovery, recovery, restored
 from s4.cluster.status import Said, safe_to_stop, status
-from s4.http.admin import AdminApi, AdminContext, Lines, Route, as_json
+from s4.http.admin import AdminApi, AdminContext, Lines, Route, as_json, compacted
 from s4.metadata.rows import summed
-from s4.peer.api import Census, StaleError, UnavailableError, UnknownResultError, stats_of
+from s4.peer.api import CallError, Census, stats_of
 from s4.peer.router import Router
-from s4.upkeep import compaction
+from s4.upkeep.compaction import Compactor
 from s4.upkeep.contents import Checked, Contents
 from s4.upkeep.ownstore import OwnStore
 
@@ -59,7 +59,7 @@ class ClusterAdmin(AdminApi):
         try:
             async with asyncio.timeout(BUCKETS_S):
                 return await self._router.stats()
-        except (UnavailableError, UnknownResultError, StaleError, TimeoutError):
+        except (CallError, TimeoutError):
             found = [one for one in (await self._router.censuses()).values() if one is not None]
             uptime_s, used = max((one.uptime_s for one in found), default=0.0), sum(one.used_bytes for one in found)
             return stats_of(uptime_s, 0, used, summed(one.counters for one in found))
@@ -181,10 +181,10 @@ class NodeAdmin(ClusterAdmin):
         keeper: MapKeeper,
         own: OwnStore,
         contents: Contents | None,
-        horizon: Callable[[], float],
+        compactor: Compactor,
     ) -> None:
         super().__init__(context, router, keeper)
-        self._own, self._contents, self._horizon = own, contents, horizon
+        self._own, self._contents, self._compactor = own, contents, compactor
 
     def routes(self) -> list[Route]:
         return [
@@ -195,16 +195,7 @@ class NodeAdmin(ClusterAdmin):
         ]
 
     async def _compact(self, request: web.Request) -> web.StreamResponse:
-        ratio = float(request.query.get("ratio", "0.5"))
-        if not 0 < ratio <= 1:
-            raise ValueError("ratio is a share of garbage above 0 and at most 1")
-        steps, freed = Lines(request), 0
-        await steps.start()
-        numbers = compaction.candidates(self._own.shards, ratio)
-        for done, number in enumerate(numbers):
-            await steps.send({"done": done, "total": len(numbers), "freed_bytes": freed})
-            freed += await compaction.compact_one(self._own.shards, number, self._horizon, damaged=self._router.report)
-        return await steps.end({"done": len(numbers), "total": len(numbers), "freed_bytes": freed})
+        return await compacted(request, self._compactor)
 
     async def _scrub(self, request: web.Request) -> web.StreamResponse:
         steps = Lines(request)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -11,9 +10,10 @@ import msgspec
 from aiohttp import web
 
 from s4 import __version__
-from s4.http.admin import AdminApi, AdminContext, Lines, Route, as_json
+from s4.http.admin import AdminApi, AdminContext, Lines, Route, as_json, compacted
 from s4.node.base import Node
-from s4.upkeep import compaction, orphans
+from s4.upkeep import orphans
+from s4.upkeep.compaction import Compactor
 from s4.upkeep.drives import drives_status, server_health, storable_bytes
 from s4.upkeep.growing import Growing
 from s4.upkeep.heal import Healer
@@ -40,13 +40,13 @@ class ServerAdmin(AdminApi):
         node: Node,
         healer: Healer,
         scrubber: Scrubber,
-        horizon: Callable[[], float],
+        compactor: Compactor,
         returning: Returning,
         growing: Growing,
     ) -> None:
         super().__init__(context)
         self._returning, self._growing = returning, growing
-        self._local, self._healer, self._scrubber, self._horizon = node, healer, scrubber, horizon
+        self._local, self._healer, self._scrubber, self._compactor = node, healer, scrubber, compactor
 
     def routes(self) -> list[Route]:
         return [
@@ -107,20 +107,8 @@ class ServerAdmin(AdminApi):
         return as_json({"drives": body.drives, "done": await several(body.drives)})
 
     async def _compact(self, request: web.Request) -> web.StreamResponse:
-        ratio = float(request.query.get("ratio", "0.5"))
-        if not 0 < ratio <= 1:
-            raise ValueError("ratio is a share of garbage above 0 and at most 1")
-        steps = Lines(request)
-        await steps.start()
         await self._local.reap()
-        numbers = [
-            (store, number) for store in self._local.drives.stores for number in compaction.candidates(store, ratio)
-        ]
-        freed = 0
-        for done, (store, number) in enumerate(numbers):
-            await steps.send({"done": done, "total": len(numbers), "freed_bytes": freed})
-            freed += await compaction.compact_one(store, number, self._horizon, damaged=self._local.found)
-        return await steps.end({"done": len(numbers), "total": len(numbers), "freed_bytes": freed})
+        return await compacted(request, self._compactor)
 
     async def _verify(self, request: web.Request) -> web.StreamResponse:
         read, deep = request.query.get("read") == "1", request.query.get("deep") == "1"

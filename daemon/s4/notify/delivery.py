@@ -26,7 +26,7 @@ from s4.metadata.canonical import canonical_id
 from s4.metadata.commands import ForgetRows
 from s4.metadata.rows import Event, decode
 from s4.notify.receivers import ReceiverError, Settings, make
-from s4.upkeep.leader import Failed
+from s4.peer.api import CallError
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Sender:
         ends = await asyncio.gather(*(self._drain(one, name) for one in self._led()), return_exceptions=True)
         errors = [one for one in ends if isinstance(one, BaseException)]
         for error in errors:
-            self._failures[name].add(f"sending events to {name}", error, (ReceiverError, *Failed))
+            self._failures[name].add(f"sending events to {name}", error, (ReceiverError, CallError))
         if errors:
             self.failed[name] += 1
             await asyncio.sleep(self._waits[name])

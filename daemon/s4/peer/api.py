@@ -21,7 +21,12 @@ from s4.storage.records import Shard
 Where = Sequence[tuple[int, int]]  # (partition, epoch)
 
 
-class UnavailableError(Exception):
+class CallError(Exception):
+    """A node did not do what it was asked, or nobody knows whether it did: what is done again and again goes on with the
+    next one."""
+
+
+class UnavailableError(CallError):
     """The node cannot be reached, is stopping or has too much to do. `code` is an S3 error code."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -33,11 +38,11 @@ class LostError(UnavailableError):
     """The connection broke, or nobody answered: what was asked may happen."""
 
 
-class StaleError(Exception):
+class StaleError(CallError):
     """This store does not serve that partition, at that epoch: what was asked was not done (R12). Look at the map."""
 
 
-class UnknownResultError(Exception):
+class UnknownResultError(CallError):
     """What was asked may happen or not: ask again under the same id (R12)."""
 
 

@@ -38,6 +38,7 @@ from s4.metadata.rows import Blob, Bucket, Content, Counters, Grant, Job, User, 
 from s4.peer import frames
 from s4.peer.api import (
     BlobFound,
+    CallError,
     Census,
     ForgottenError,
     Found,
@@ -353,11 +354,10 @@ class Router:
                 where.setdefault(one.config.primary, []).append((number, one.config.epoch))
             asked = [self._ask(store, named, call) for store, named in where.items()]
             results = await asyncio.gather(*asked, return_exceptions=True)
-            failures = [one for one in results if isinstance(one, BaseException)]
-            if not failures:
+            if not (failures := [one for one in results if isinstance(one, BaseException)]):
                 return results  # type: ignore[return-value]
             for failure in failures:
-                if not isinstance(failure, StaleError | UnavailableError | UnknownResultError):
+                if not isinstance(failure, CallError):
                     raise failure
             if self._clock() > deadline:
                 raise LostError("ServiceUnavailable", f"Not all partitions are served: {failures[0]}. Try again.")

@@ -24,7 +24,6 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -37,20 +36,11 @@ from s4.metadata.rows import Head
 from s4.replica.copies import Copies
 from s4.replica.rowcache import RowCache
 from s4.replica.turn import TURN_ROWS, Decider, OverloadedError, Turn, deliver
-from s4.replica.waiting import Commands
+from s4.replica.waiting import Commands, Waiting
 from s4.storage.directory import DriveError
 from s4.storage.leveldb import Cursor, Database, Snapshot
 
 SETTINGS_TABLES = frozenset((keys.BUCKET, *ACCOUNT_TABLES))
-
-
-@dataclass(slots=True)
-class _Waiting:
-    partition: int
-    command: AnyCommand
-    id: bytes
-    again: bool
-    future: asyncio.Future[AnyAnswer]
 
 
 class Host:
@@ -86,7 +76,7 @@ class Host:
         self._max_waiting = max_waiting
         self._sync_every_s, self._sync_is_due = sync_every_s, False  # with durability `interval`
         self._until_sync: asyncio.TimerHandle | None = None
-        self._queue: Commands[_Waiting] = Commands()
+        self._queue: Commands[Waiting] = Commands()
         self._between: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
         self._loop, self._context = asyncio.get_running_loop(), copy_context()
         self._busy = self._closing = False  # busy: a turn is under way, or asked for
@@ -116,7 +106,7 @@ class Host:
         if (len(self._queue) >= self._max_waiting or self._queue.is_full) and not own:
             raise OverloadedError
         future: asyncio.Future[AnyAnswer] = self._loop.create_future()
-        self._queue.push(command, _Waiting(partition, command, command_id, again, future))
+        self._queue.push(command, Waiting(partition, command, command_id, again, future))
         self._wake()
         return future
 
@@ -177,7 +167,7 @@ class Host:
     def _turn(self) -> bool:
         """Decide what waits; whether that has rows, which are being written now."""
         turn = Turn(Overlay(self.database), self._epochs, dict(self._sequences))
-        group: list[_Waiting] = []
+        group: list[Waiting] = []
         answers: list[AnyAnswer | Exception] = []
         for _ in range(self._queue.next):
             item = self._queue.pop()
@@ -212,7 +202,7 @@ class Host:
         self._worker.call(partial(self._queue.timed, partial(self._write, write, sync and shards)), written)
         return True
 
-    def _answer(self, group: list[_Waiting], answers: list[AnyAnswer | Exception]) -> None:
+    def _answer(self, group: list[Waiting], answers: list[AnyAnswer | Exception]) -> None:
         self.turns += 1
         self.commands += len(group)
         deliver([item.future for item in group], answers)

@@ -15,7 +15,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 
 from s4.metadata import keys
@@ -29,7 +28,7 @@ from s4.replica.keptrows import Rows
 from s4.replica.rowcache import RowCache
 from s4.replica.terms import NotServingError, TooFewError
 from s4.replica.turn import TURN_ROWS, Decider, OverloadedError, Turn, deliver, touches
-from s4.replica.waiting import TURN_MOST, Commands
+from s4.replica.waiting import TURN_MOST, Commands, Waiting
 from s4.storage.leveldb import Cursor
 
 log = logging.getLogger(__name__)
@@ -39,15 +38,6 @@ WAIT_S = 0.02
 
 SETTINGS_LEASE_S = 2.0  # that gateways hold on settings (peer/server.py)
 Prepare = Callable[[int, AnyCommand], AnyCommand]
-
-
-@dataclass(slots=True)
-class _Waiting:
-    partition: int
-    command: AnyCommand
-    id: bytes
-    again: bool
-    future: asyncio.Future[AnyAnswer]
 
 
 class ReplicatedHost:
@@ -77,8 +67,8 @@ class ReplicatedHost:
         self._led_at = dict.fromkeys(range(partitions), float("-inf"))
         self._cache = RowCache(cache_bytes)
         self._max_waiting, self.waiting = max_waiting, 0
-        self._queue: Commands[_Waiting] = Commands()
-        self._taken: dict[int, list[_Waiting]] = {}  # out of it, and not decided yet: they are next
+        self._queue: Commands[Waiting] = Commands()
+        self._taken: dict[int, list[Waiting]] = {}  # out of it, and not decided yet: they are next
         group.timed = self._queue.timed
         self.full_queues: set[tuple[int, str]] = set()  # (partition, receiver of events)
         self._decider = Decider(partitions, self._newest, clock, agrees, self.full_queues, room, whole, timed)
@@ -111,7 +101,7 @@ class ReplicatedHost:
         if (self.waiting >= self._max_waiting or self._queue.is_full) and not own:
             raise OverloadedError
         future: asyncio.Future[AnyAnswer] = asyncio.get_running_loop().create_future()
-        self._queue.push(command, _Waiting(partition, command, command_id, again, future))
+        self._queue.push(command, Waiting(partition, command, command_id, again, future))
         self.waiting += 1
         self.group.wake()
         return future
@@ -153,7 +143,7 @@ class ReplicatedHost:
         waiting = sum(len(entry.rows) for entry in self.group.replica(partition).state.log)
         return waiting > WAITING_BYTES and self.group.serves(partition)
 
-    def _decide(self, partition: int, taken: list[_Waiting]) -> int:
+    def _decide(self, partition: int, taken: list[Waiting]) -> int:
         """Returns how much that made, as a turn weighs it."""
         self.group.must_serve(partition)
         pending = self.group.pending(partition)
@@ -175,7 +165,7 @@ class ReplicatedHost:
         committed.add_done_callback(partial(_answer, taken, answers))
         return turn.weight
 
-    def _put_back(self, partition: int, left: list[_Waiting]) -> None:
+    def _put_back(self, partition: int, left: list[Waiting]) -> None:
         """Commands for the next turn, before those that came meanwhile."""
         if left:
             self._taken[partition] = left + self._taken.get(partition, [])
@@ -250,13 +240,13 @@ def _shown(error: BaseException) -> Exception:
     return UnknownResultError(str(error))
 
 
-def _fail(taken: list[_Waiting], error: Exception) -> None:
+def _fail(taken: list[Waiting], error: Exception) -> None:
     for item in taken:
         if not item.future.done():
             item.future.set_exception(error)
 
 
-def _answer(taken: list[_Waiting], answers: list[AnyAnswer | Exception], committed: asyncio.Future[None]) -> None:
+def _answer(taken: list[Waiting], answers: list[AnyAnswer | Exception], committed: asyncio.Future[None]) -> None:
     if committed.cancelled():
         _fail(taken, UnknownResultError("this store is stopping"))
         return

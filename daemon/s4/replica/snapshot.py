@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from itertools import chain
 
 from s4.cluster.messages import SnapshotPart
-from s4.peer.api import StaleError, UnavailableError, UnknownResultError
+from s4.peer.api import CallError
 from s4.replica.core import Replica
 from s4.replica.keptrows import packed
 from s4.replica.layer import Layer
@@ -34,7 +34,7 @@ LOOK_S = 0.2
 
 class Outgoing:
     """Sends snapshots of one store's partitions. `send` waits until the other side took a part, and raises
-    UnavailableError, StaleError, UnknownResultError."""
+    CallError."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Outgoing:
             self._under_way += 1
             try:
                 await self._rows(partition, core, to, attempt)
-            except (UnavailableError, StaleError, UnknownResultError) as error:
+            except CallError as error:
                 log.info(
                     "partition %d: a snapshot for %s was cut off, and is asked for again: %s", partition, to[:8], error
                 )

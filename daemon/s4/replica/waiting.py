@@ -15,12 +15,15 @@ took it, and counts until it is `let_go`.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from s4.base.fair import FLOW, NOBODYS, Company, FairQueue, Flow
 from s4.metadata.commands import (
+    AnyAnswer,
     AnyCommand,
     CompleteUpload,
     NewBlob,
@@ -65,6 +68,17 @@ def flow_of(command: AnyCommand) -> Flow:
     claims = getattr(command, "claims", ())
     says = claims[0] if claims else getattr(command, "settings", command)
     return Flow("", str(getattr(says, "bucket", "")))
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A command, under its id, and who waits for its answer. `again`: it was sent before under this id (R12)."""
+
+    partition: int
+    command: AnyCommand
+    id: bytes
+    again: bool
+    future: asyncio.Future[AnyAnswer]
 
 
 class Commands(Generic[T]):

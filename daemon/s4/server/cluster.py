@@ -44,7 +44,7 @@ from s4.node import held
 from s4.node.held import Holding
 from s4.node.member import Location, Member, open_member
 from s4.notify.delivery import Sender
-from s4.peer.api import StaleError, UnavailableError, UnknownResultError
+from s4.peer.api import CallError
 from s4.peer.router import Router
 from s4.peer.trust import Credentials
 from s4.replica.terms import Timing
@@ -53,6 +53,8 @@ from s4.server.heap import settle_garbage_collector
 from s4.server.metrics import certificate_metrics, health_metrics, member_metrics, router_metrics
 from s4.server.parts import FAR_STRIPE_BYTES, S3Endpoint, ServerSettings, make_gateway, prepare_process, receivers_of
 from s4.server.standalone import (
+    AUDIT_EVERY_S,
+    AUDIT_FIRST_S,
     COMPARE_LOOK_S,
     INVENTORY_S,
     REPAIR_FIRST_S,
@@ -66,7 +68,7 @@ from s4.server.standalone import (
 from s4.server.starting import reloaded, say_ready, say_started
 from s4.server.workers import METRICS, Workers
 from s4.telemetry import logs, tracing
-from s4.telemetry.audit import AuditLog
+from s4.telemetry.audit import ROTATE_S, AuditLog
 from s4.upkeep import compaction, mend
 from s4.upkeep.confirm import confirm_doubtful
 from s4.upkeep.contents import NAME, Checked, Contents
@@ -83,10 +85,8 @@ from s4.upkeep.small import LOOK_S, SmallRows
 
 log = structlog.get_logger("s4")
 
-COMPACT_EVERY_S, COMPACT_BYTES_PER_S = 30.0, 64 << 20
 LEAVE_EVERY_S = 2.0
 RENEW_EVERY_S = 5.0
-AUDIT_FIRST_S, AUDIT_EVERY_S = 60.0, 3600.0
 WAIT_S = 0.5
 
 
@@ -152,7 +152,7 @@ def open_coordinator(text: str, etcd: EtcdFiles | None = None) -> RemoteCoordina
 
 
 # Errors of a job that are the fault of others, who are known to be away.
-OTHERS = (UnavailableError, UnknownResultError, StaleError, CoordinatorError)
+OTHERS = (CallError, CoordinatorError)
 
 
 class ClusterServer:
@@ -215,6 +215,7 @@ class ClusterServer:
         self._s3 = S3Endpoint(settings, self._gateway, self._registry, self.audit, self._ready, self._health)
         if admin_bound is not None:
             await self._start_admin(admin_bound)
+            self.jobs.start(Job("audit log", ROTATE_S, ROTATE_S, self.audit.rotate))
         await self._s3.start(bound)
         self.jobs.start(
             Job("certificate for peers", CHECK_S, CHECK_S, self._credentials.look),
@@ -295,6 +296,9 @@ class ClusterServer:
         self._mender = Mender(node, settings.heal_bytes_per_s)
         self._leader = Leader(node, self._gateway, self._renames)
         self._own = OwnStore(node)
+        self._compactor = compaction.Compactor(
+            lambda: [node.shards], settings.garbage_ratio, self.horizon, self._router.report
+        )
         progress = ProgressFile(node.shards.files, node.shards.directory, Checked, NAME)
         self._contents = Contents(self._gateway, node.host, node.led, progress)
         self._holding = Holding(node.shards.files, node.shards.directory, node.keeper, node.host.group)
@@ -314,10 +318,10 @@ class ClusterServer:
         self.jobs.start(
             Job("heal", 0.0, mend.WORK_S, self._mender.run, OTHERS),
             Job("shards that moved away", LEAVE_EVERY_S, LEAVE_EVERY_S, self._own.leave, OTHERS),
-            Job("renewal of damaged metadata", RENEW_EVERY_S, RENEW_EVERY_S, self._own.renew_copy, OTHERS),
+            Job("renewal of damaged metadata", RENEW_EVERY_S, RENEW_EVERY_S, node.copy.renew, OTHERS),
             Job("comparison of the drive", 0.0, COMPARE_LOOK_S, partial(confirm_doubtful, node, node.router), OTHERS),
             Job("audit of orphans", AUDIT_FIRST_S, AUDIT_EVERY_S, self._audit_own, OTHERS),
-            Job("compaction", COMPACT_EVERY_S, COMPACT_EVERY_S, self._compact),
+            Job("compaction", compaction.EVERY_S, compaction.EVERY_S, self._compactor.run),
             Job("lifecycle", *lifecycle_looks(settings), self._lifecycle.run, OTHERS),
             Job("copy of the map", 0.0, held.LOOK_S, self._holding.look),
             Job("inventory", 0.0, INVENTORY_S, self._inventory.look, OTHERS),
@@ -329,13 +333,6 @@ class ClusterServer:
 
     async def _audit_own(self) -> None:
         (await self._own.audit(self.settings.orphan_age_s)).report()
-
-    async def _compact(self) -> None:
-        self.audit.rotate()
-        for number in compaction.candidates(self._own.shards, self.settings.garbage_ratio):
-            await compaction.compact_one(
-                self._own.shards, number, self.horizon, bytes_per_s=COMPACT_BYTES_PER_S, damaged=self._router.report
-            )
 
     def _ready(self) -> str:
         """Why requests should go elsewhere: the start is not over, or partition 0, with all settings, is not served."""
@@ -401,7 +398,7 @@ class ClusterServer:
         )
         if self.member is not None:
             admin: ClusterAdmin = NodeAdmin(
-                context, self._router, self._keeper, self._own, self._contents, self.horizon
+                context, self._router, self._keeper, self._own, self._contents, self._compactor
             )
         else:
             admin = ClusterAdmin(context, self._router, self._keeper)

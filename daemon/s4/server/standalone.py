@@ -22,7 +22,6 @@ from prometheus_client import CollectorRegistry
 
 from s4.base.health import Health
 from s4.base.jobs import Job, Jobs
-from s4.config.limits import MIB
 from s4.config.listening import listening_socket, shown
 from s4.config.settings import StoreSettings
 from s4.crypto.pem import CHECK_S
@@ -44,7 +43,7 @@ from s4.server.parts import S3Endpoint, ServerSettings, make_gateway, prepare_pr
 from s4.server.workers import Workers
 from s4.storage.files import Files
 from s4.telemetry import logs, tracing
-from s4.telemetry.audit import AuditLog
+from s4.telemetry.audit import ROTATE_S, AuditLog
 from s4.upkeep import compaction, orphans
 from s4.upkeep.confirm import confirm_doubtful
 from s4.upkeep.deletions import LOOK_S as DELETIONS_LOOK_S
@@ -63,7 +62,6 @@ from s4.upkeep.scrub import Scrubber
 
 log = structlog.get_logger("s4")
 
-COMPACT_EVERY_S = 30.0
 HEAL_EVERY_S = 0.5
 SCRUB_FIRST_S, SCRUB_LOOK_S = 60.0, 600.0
 COMPARE_LOOK_S = 5.0
@@ -74,7 +72,6 @@ LIFECYCLE_FIRST_S, LIFECYCLE_LOOK_S = 60.0, 60.0
 REPAIR_FIRST_S, REPAIR_LOOK_S = 1.0, 60.0
 REWRAP_FIRST_S, REWRAP_LOOK_S = 5.0, 60.0
 AUDIT_EVERY_S = 3600.0
-COMPACT_BYTES_PER_S = 64 * MIB
 
 
 def lifecycle_looks(settings: ServerSettings) -> tuple[float, float]:
@@ -135,6 +132,9 @@ class Server:
         self.audit = AuditLog(settings.audit_log)
         self._gateway = make_gateway(self.store.node, await self.store.node.layout(), settings, self._readers)
         self._make_upkeep(settings)
+        self._compactor = compaction.Compactor(
+            lambda: self.store.drives.stores, settings.garbage_ratio, self.horizon, self.store.node.found
+        )
         self._scrubber = Scrubber(self.store.node, settings.scrub_bytes_per_s, restart.die)
         self._renames = Renames(self._gateway, self.jobs)
         await self._renames.resume()
@@ -145,7 +145,8 @@ class Server:
             self._s3 = S3Endpoint(settings, self._gateway, self._registry, self.audit, self._ready, self._health)
             await self._s3.start(bound)
         self.jobs.start(
-            Job("compaction", COMPACT_EVERY_S, COMPACT_EVERY_S, self._compact),
+            Job("audit log", ROTATE_S, ROTATE_S, self.audit.rotate),
+            Job("compaction", compaction.EVERY_S, compaction.EVERY_S, self._compactor.run),
             Job("audit of orphans", AUDIT_FIRST_S, AUDIT_EVERY_S, self._audit_orphans),
             Job("heal", 0.0, HEAL_EVERY_S, self._healer.work),
             Job("comparison of drives", 0.0, COMPARE_LOOK_S, self._confirm),
@@ -272,7 +273,7 @@ class Server:
             self.jobs.table,
         )
         admin = ServerAdmin(
-            context, self.store.node, self._healer, self._scrubber, self.horizon, self._returning, self._growing
+            context, self.store.node, self._healer, self._scrubber, self._compactor, self._returning, self._growing
         )
         self._admin = AdminPort(admin.application(), bound, tls.context if tls else None, limits.admin_connections)
         await self._admin.start()
@@ -294,14 +295,6 @@ class Server:
     def _told(self) -> bytes:
         """What a worker is told, as of now."""
         return msgspec.json.encode(replace(self._settings, listen=self._address))
-
-    async def _compact(self) -> None:
-        self.audit.rotate()
-        for store in self.store.drives.stores:
-            for number in compaction.candidates(store, self.settings.garbage_ratio):
-                await compaction.compact_one(
-                    store, number, self.horizon, bytes_per_s=COMPACT_BYTES_PER_S, damaged=self.store.node.found
-                )
 
     async def _scrub(self) -> None:
         if self._scrubber.due(self.settings.scrub_every_s):

@@ -23,6 +23,7 @@ import msgspec
 log = logging.getLogger(__name__)
 
 WAITING_BYTES = 4 << 20
+ROTATE_S = 30.0  # between looks whether the file is large
 LOOK_S = 1.0  # how late it may be seen that another process moved the file: its lines are in what was moved until then
 _encoder = msgspec.json.Encoder()
 
@@ -102,7 +103,7 @@ class AuditLog:
         except FileNotFoundError:
             return True
 
-    def rotate(self) -> None:
+    async def rotate(self) -> None:
         """Move a file that has grown past its limit aside. For one process only."""
         if self._path is None or not self._path.exists() or self._path.stat().st_size < self._limit:
             return

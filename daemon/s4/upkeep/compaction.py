@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 
 from s4.base.clock import boot_clock
 from s4.storage.records import DamagedError, DiskFullError, FormatError, OfflineError, Shard
@@ -20,6 +20,7 @@ from s4.storage.shards import ShardStore
 log = logging.getLogger(__name__)
 
 HEADERS = 4096
+EVERY_S, BYTES_PER_S = 30.0, float(64 << 20)
 
 
 def candidates(shards: ShardStore, ratio: float) -> list[int]:
@@ -95,3 +96,29 @@ async def compact_one(
         return 0
     finally:
         shards.compacting.discard(number)
+
+
+class Compactor:
+    """Of all stores of a process. `damaged` is told of each shard that was found so."""
+
+    def __init__(
+        self,
+        stores: Callable[[], Iterable[ShardStore]],
+        ratio: float,
+        horizon: Callable[[], float],
+        damaged: Callable[[Shard], None],
+    ) -> None:
+        self._stores, self._ratio, self._horizon, self._damaged = stores, ratio, horizon, damaged
+
+    async def steps(self, ratio: float, *, bytes_per_s: float = 0.0) -> AsyncIterator[dict[str, int]]:
+        """What is done before each volume, and at the end."""
+        numbers = [(store, number) for store in self._stores() for number in candidates(store, ratio)]
+        freed = 0
+        for done, (store, number) in enumerate(numbers):
+            yield {"done": done, "total": len(numbers), "freed_bytes": freed}
+            freed += await compact_one(store, number, self._horizon, bytes_per_s=bytes_per_s, damaged=self._damaged)
+        yield {"done": len(numbers), "total": len(numbers), "freed_bytes": freed}
+
+    async def run(self) -> None:
+        async for _ in self.steps(self._ratio, bytes_per_s=BYTES_PER_S):
+            pass

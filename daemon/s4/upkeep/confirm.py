@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 async def confirm(node: Node | MemberNode, everybody: NodeApi, store: ShardStore) -> int:
     """Queue what a store of this process lacks; returns how many shards that are. `everybody` answers for any partition.
-    Raises UnavailableError, StaleError, UnknownResultError."""
+    Raises CallError."""
     found, parity, name = 0, node.membership.geometry[1], store.store.hex()
     for partition in range(node.partitions):
         for position in range(sum(node.membership.geometry)):

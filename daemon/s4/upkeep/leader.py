@@ -22,7 +22,7 @@ from s4.metadata import commands, keys
 from s4.metadata.outbox import follow_id, follow_up
 from s4.metadata.rows import FreeBlob, decode_action
 from s4.node.member import MemberNode
-from s4.peer.api import ForgottenError, StaleError, UnavailableError, UnknownResultError
+from s4.peer.api import CallError, ForgottenError
 from s4.replica.letting import LettingGo
 from s4.s3.errors import S3Error
 from s4.upkeep.deletions import Deletions
@@ -35,8 +35,6 @@ BATCH = 256
 LOOK_S = 0.5
 TRIM_S = 10.0
 JOBS_S = 5.0
-
-Failed = (UnavailableError, UnknownResultError, StaleError)
 
 
 class Leader:
@@ -61,9 +59,9 @@ class Leader:
         self._node.host.on_lead = self._lead
         jobs.start(
             Job("outboxes", 0.0, 0.0, self._outboxes),
-            Job("old answers", TRIM_S, TRIM_S, self._trim, Failed),
-            Job("letting go", 0.0, 0.0, self._let_go, Failed),
-            Job("jobs of partition 0", JOBS_S, JOBS_S, self._first_partition, (*Failed, S3Error)),
+            Job("old answers", TRIM_S, TRIM_S, self._trim, (CallError,)),
+            Job("letting go", 0.0, 0.0, self._let_go, (CallError,)),
+            Job("jobs of partition 0", JOBS_S, JOBS_S, self._first_partition, (CallError, S3Error)),
         )
 
     def _note(self, partition: int) -> None:
@@ -97,9 +95,9 @@ class Leader:
         try:
             await self._carry_out(partition)
         except Exception as error:
-            if isinstance(error, Failed) and not self._node.host.group.replica(partition).leading:
+            if isinstance(error, CallError) and not self._node.host.group.replica(partition).leading:
                 return
-            failures.add(what, error, Failed)
+            failures.add(what, error, (CallError,))
             await asyncio.sleep(LOOK_S)
             self._note(partition)
         else:

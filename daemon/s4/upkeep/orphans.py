@@ -20,7 +20,7 @@ from s4.metadata.commands import Taken
 from s4.metadata.rows import Reference, decode
 from s4.node.base import Node
 from s4.node.member import MemberNode
-from s4.peer.api import NodeApi, StaleError, UnavailableError, UnknownResultError
+from s4.peer.api import CallError, NodeApi
 from s4.replica.pieces import pieces
 from s4.storage.shards import ShardStore
 from s4.upkeep.forget import forget_answers, forget_refused
@@ -29,8 +29,6 @@ from s4.upkeep.hints import forget_stale
 log = logging.getLogger(__name__)
 
 BATCH = 256
-
-Failed = (UnavailableError, UnknownResultError, StaleError)
 
 
 @dataclass(slots=True)
@@ -71,7 +69,7 @@ async def audit(
                 now_ms = int(time.time() * 1000)
                 await forget_answers(node.host, partition, now_ms)
                 await forget_refused(node.host, partition, now_ms)
-        except Failed as error:
+        except CallError as error:
             log.info("partition %d: its references are audited later: %s", partition, error)
     await node.drives.flush()
     for store in node.drives.stores:
@@ -107,7 +105,7 @@ async def _shards(everybody: NodeApi, store: ShardStore, age_s: float, result: A
             old = [blob for blob, created_s in batch if created_s <= limit_s]
             try:
                 await _drop_unknown(everybody, store, partition, old, result)
-            except Failed as error:
+            except CallError as error:
                 log.info("partition %d: its shards are audited later: %s", partition, error)
             await asyncio.sleep(0)
 

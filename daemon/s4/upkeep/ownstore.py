@@ -18,7 +18,7 @@ from s4.base.clock import boot_clock
 from s4.cluster.coordinator import CoordinatorError
 from s4.metadata import commands
 from s4.node.member import MemberNode
-from s4.peer.api import StaleError, UnavailableError, UnknownResultError
+from s4.peer.api import CallError
 from s4.storage.index import index_key, parse_index_key
 from s4.storage.records import DamagedError, OfflineError, Shard
 from s4.storage.volumes import Location
@@ -34,8 +34,6 @@ ASKED_S = 60.0
 BATCH = 256
 PAUSE_EVERY = 1000
 ALL = set(range(256))  # positions
-
-Failed = (UnavailableError, UnknownResultError, StaleError)
 
 
 class Scrubbed(msgspec.Struct):
@@ -63,10 +61,6 @@ class OwnStore:
         self.scrubbed = self._place.load()
         self.read_bytes = self.damaged = 0  # by scrubs, since this process started
 
-    async def renew_copy(self) -> None:
-        """One look whether our copy of the metadata is to be made again."""
-        await self._node.copy.renew()
-
     # -- positions that moved away
 
     async def leave(self) -> None:
@@ -89,7 +83,7 @@ class OwnStore:
             others = [at for at, store in enumerate(config.members) if store not in (self._node.store, "")]
             if config.joining or await self._node.router.heals_of(partition):
                 return False
-        except (*Failed, CoordinatorError):
+        except (CallError, CoordinatorError):
             return False
         dropped = 0
         for number, (shard, _) in enumerate(self._node.shards.records(partition)):

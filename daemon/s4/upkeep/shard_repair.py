@@ -26,7 +26,7 @@ from s4.metadata import commands, keys
 from s4.metadata.commands import AnyAnswer, AnyCommand, Taken
 from s4.metadata.rows import Blob, decode
 from s4.metadata.rows import Counters as CountersRow
-from s4.peer.api import StaleError, UnavailableError, UnknownResultError
+from s4.peer.api import CallError
 from s4.storage.records import DamagedError, DiskFullError, OfflineError, Shard
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ CONCURRENT = 4  # shards that are made at the same time
 WAIT_S = 5.0  # for a partition of whose queue nothing could be done
 
 T = TypeVar("T")
-Failed = (DamagedError, ErasureError, DiskFullError, UnavailableError, UnknownResultError, StaleError)
+Failed = (DamagedError, ErasureError, DiskFullError, CallError)
 Blobs = list[tuple[bytes, Blob]]
 
 
