@@ -113,6 +113,31 @@ def run(
     return done
 
 
+@contextmanager
+def small_disk(directory: Path, size: str, *, needed: bool = True) -> Iterator[None]:
+    """A tmpfs in place of a directory; where none can be mounted the test is skipped, unless it can do without."""
+    directory.mkdir(parents=True, exist_ok=True)
+    words = ["mount", "-t", "tmpfs", "-o", f"size={size}", "s4-test", str(directory)]
+    mounted = subprocess.run(words, capture_output=True, check=False).returncode == 0
+    if needed and not mounted:
+        pytest.skip("a tmpfs cannot be mounted here")
+    try:
+        yield
+    finally:
+        if mounted:
+            subprocess.run(["umount", str(directory)], check=True)
+
+
+@contextmanager
+def ended(server: ServerProcess) -> Iterator[None]:
+    """Whatever happens, the server does not outlive this."""
+    try:
+        yield
+    finally:
+        if server.process is not None:
+            server.kill()
+
+
 class ServerProcess:
     """`endpoint` and `admin` are URLs once it runs; ports stay the same over restarts."""
 

@@ -54,6 +54,8 @@ def test_what_can_be_stored_ends_with_the_first_store_that_is_full() -> None:
     assert storable(4, 16, [(1000, 16)] * 5 + [(-5, 16)]) == 0
     assert storable(4, 16, [(1000, 8)] * 12) == 8000, "who holds half as much is filled half as fast"
     assert storable(4, 16, [(10, 0), (1000, 16)]) == 4000, "who holds nothing is no bound"
+    assert storable(1, 16, [(1000, 16)] * 3 + [(1000, 0)] * 3) == 1000, "in rows: each copy has all of it"
+    assert storable(1, 16, [(1000, 8)] * 6) == 2000
 
 
 def test_what_all_say_alike_is_said_once() -> None:

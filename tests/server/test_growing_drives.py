@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
-from process import ServerProcess, wait_until
+from process import ServerProcess, ended, small_disk, wait_until
 from s4.cli.admin_client import AdminError
 from tiers import amount
 
@@ -168,6 +168,20 @@ def test_what_cannot_become_a_drive_is_refused_and_changes_nothing(own_server: A
     asked(server, "drain", "1", refused="1+1 needs 2 drives, and 1 would be left")
     assert {path: (path / "map").read_bytes() for path in server.directories} == before
     assert list(new.iterdir()) == []
+
+
+def test_a_drive_is_drained_only_where_what_it_holds_has_room(tmp_path: Path, client: Any) -> None:
+    """Of five drives the first three have the metadata; the fourth, which would be the next, is small."""
+    options = ("--erasure", "2+2", "--inline", "64KiB", "--preallocate", "1MiB", "--reserve", "64MiB")
+    server = ServerProcess(tmp_path / "data", *options, drives=5)
+    with small_disk(server.directories[3], "80m"), ended(server):
+        s3 = client(server.start().endpoint)
+        s3.create_bucket(Bucket="rows")
+        for number in range(800):  # more than LevelDB keeps in memory before a table is made
+            s3.put_object(Bucket="rows", Key=f"{number}", Body=os.urandom(60_000))
+        asked(server, "drain", "1", refused="of metadata and small objects are to be copied to drive 4")
+        asked(server, "drain", "5")
+        wait_until(lambda: settled(server, 5, drained=1), "what it held is on the others")
 
 
 @pytest.mark.parametrize("given", [2, 4])

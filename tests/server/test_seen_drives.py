@@ -14,39 +14,22 @@ import shutil
 import subprocess
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from process import ServerProcess, injected, make_client, needs_strace, wait_until
+from process import ServerProcess, ended, injected, make_client, needs_strace, small_disk, wait_until
 from s4.cli.admin_client import AdminError
 
 SOON = ("--reserve", "16MiB", "--limit", "look_s=0.2", "--limit", "slow_drive_s=0.5")
 
 
-def mounted(directory: Path, size: str) -> bool:
-    directory.mkdir(parents=True, exist_ok=True)
-    return (
-        subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={size}", "s4-test", str(directory)], capture_output=True, check=False
-        ).returncode
-        == 0
-    )
-
-
 @pytest.fixture(scope="module")
 def drives(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     server = ServerProcess(tmp_path_factory.mktemp("seen") / "data", *SOON, "--preallocate", "1MiB", drives=4)
-    small = mounted(server.directories[3], "192m")
-    try:
+    with small_disk(server.directories[3], "192m", needed=False), ended(server):
         yield server.start()
         assert server.stop() == 0
-    finally:
-        if server.process is not None:
-            server.kill()
-        if small:
-            subprocess.run(["umount", str(server.directories[3])], check=True)
 
 
 @pytest.fixture
@@ -110,6 +93,8 @@ def test_a_server_that_is_well_says_so(drives: ServerProcess) -> None:
     well(drives)
     found = drives.ask("GET", "/status")
     assert found["storable_bytes"] == metric(drives, "s4_storable_bytes") or found["storable_bytes"] > 0
+    if drives.directories[3].is_mount():
+        assert found["storable_rows_bytes"] > found["storable_bytes"], "the smallest drive has no copy of the metadata"
     assert metric(drives, f's4_drive_up{{drive="{drives.directories[0]}"}}') == 1
 
 

@@ -168,7 +168,7 @@ def _status(call: Call, arguments: argparse.Namespace) -> Told:
         ["volumes", f"{value['volumes']}, {human(value['volume_bytes'])}, garbage {human(value['garbage_bytes'])}"],
         [
             "disk",
-            f"{human(value['storable_bytes'])} can still be stored; {human(value['disk_free_bytes'])} free of {human(value['disk_total_bytes'])}, reserve {human(value['disk_reserve_bytes'])}",
+            f"{cluster.storable_text(value)}; {human(value['disk_free_bytes'])} free of {human(value['disk_total_bytes'])}, reserve {human(value['disk_reserve_bytes'])}",
         ],
         ["uploads", "accepted" if value["accepts_writes"] else "REFUSED: free disk is below the reserve"],
         ["damage", f"{value['damaged_reads']} reads found damage" if value["damaged_reads"] else "none seen"],

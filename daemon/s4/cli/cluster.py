@@ -403,6 +403,13 @@ def status_code(value: dict[str, Any]) -> int:
     return {"ok": 0, "degraded": EXIT_DEGRADED}.get(value["health"], EXIT_PROBLEMS)
 
 
+def storable_text(value: dict[str, Any]) -> str:
+    """What can still be stored: a copy of the metadata is filled by small objects sooner than a drive by their shards."""
+    shards, rows = (value.get(name, 0) for name in ("storable_bytes", "storable_rows_bytes"))
+    more = f", or {human(rows)} of objects so small that they live in rows" if rows < shards else ""
+    return f"{human(shards)} can still be stored{more}"
+
+
 def status_text(value: dict[str, Any]) -> str:
     """The cluster at a glance."""
     lines = [
@@ -416,7 +423,7 @@ def status_text(value: dict[str, Any]) -> str:
             "objects",
             f"{value['objects_count']}, {human(value['logical_bytes'])}; stored {human(value['storage_used_bytes'])}",
         ],
-        ["capacity", f"{human(value.get('storable_bytes', 0))} can still be stored"],
+        ["capacity", storable_text(value)],
         [
             "moving",
             f"{value['moves']} positions; fills under way are at {value['filled']:.0%}"

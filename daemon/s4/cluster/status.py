@@ -55,7 +55,7 @@ class StoreStatus(msgspec.Struct, frozen=True):
 
 class ClusterStatus(msgspec.Struct, frozen=True):
     """`health` is ok, degraded, at risk or down; `reasons` say why it is not ok (base/health.py). `storable_bytes` is
-    what clients can still store, before the first store is full."""
+    what clients can still store, before the first store is full: of content in shards, and of what lives in rows."""
 
     cluster: str
     erasure: str
@@ -69,6 +69,7 @@ class ClusterStatus(msgspec.Struct, frozen=True):
     filled: float
     stores: list[StoreStatus]
     storable_bytes: int = 0
+    storable_rows_bytes: int = 0
     heals_of: dict[str, int] = {}
     copies: int = 0  # of each partition's metadata, as planned
 
@@ -96,7 +97,7 @@ def status(
         sum(one.outbox for one in said.values() if one is not None),
         filled,
         _stores(current, said),
-        _storable(current, said),
+        *_storable(current, said),
         dict(_heals_of(said)),
         current.replicas,
     )
@@ -151,15 +152,15 @@ def _away(name: str, standing: bool) -> str:
     return f"{name} does not answer{hint if standing else ''}"
 
 
-def _storable(current: ClusterMap, said: Mapping[str, Said | None]) -> int:
-    """Bytes that can still be stored on the stores that answer."""
+def _storable(current: ClusterMap, said: Mapping[str, Said | None]) -> tuple[int, int]:
+    """Bytes that can still be stored on the stores that answer, in shards and in rows."""
     positions = Counter(store for one in current.partitions for store in one.config.members if store)
-    rooms = [
-        (one.free_bytes - one.reserve_bytes, positions[store])
-        for store, one in said.items()
-        if one is not None and one.total_bytes
-    ]
-    return storable(current.data, current.count, rooms)
+    copies = Counter(store for one in current.partitions for store in one.config.in_sync)
+    room = {
+        store: one.free_bytes - one.reserve_bytes for store, one in said.items() if one is not None and one.total_bytes
+    }
+    shards, rows = ([(free, held[store]) for store, free in room.items()] for held in (positions, copies))
+    return storable(current.data, current.count, shards), storable(1, current.count, rows)
 
 
 def _stores(current: ClusterMap, said: Mapping[str, Said | None]) -> list[StoreStatus]:

@@ -64,6 +64,7 @@ class ServerAdmin(AdminApi):
         space = [store.space() for store in drives.stores]
         use = [volume for store in drives.stores for volume in store.usage().values()]
         data, parity = node.membership.geometry
+        storable, storable_rows = storable_bytes(node)
         found = server_health(node, healer, self._context.alarms())
         return as_json(
             {
@@ -71,7 +72,8 @@ class ServerAdmin(AdminApi):
                 "ready": self._context.ready() or "ready",
                 "health": found.level,
                 "reasons": found.reasons,
-                "storable_bytes": storable_bytes(node),
+                "storable_bytes": storable,
+                "storable_rows_bytes": storable_rows,
                 **await node.stats(),
                 "disk_free_bytes": min(free for free, _ in space),
                 "disk_total_bytes": min(total for _, total in space),

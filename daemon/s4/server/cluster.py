@@ -369,7 +369,9 @@ class ClusterServer:
         return Health(self._known.health, self._known.reasons) if self._known is not None else Health()
 
     def _metrics(self) -> Iterator[Metric]:
-        yield from health_metrics(self._health(), self._known.storable_bytes if self._known is not None else 0)
+        known = self._known
+        storable = (known.storable_bytes, known.storable_rows_bytes) if known is not None else (0, 0)
+        yield from health_metrics(self._health(), storable)
         yield from (*router_metrics(self._router), *self.jobs.metrics(), *self._connecting.metrics())
         yield from certificate_metrics("S3", self._s3.certificate_holds)
         yield from certificate_metrics("peers", self._credentials.holds)

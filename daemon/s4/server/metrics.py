@@ -101,12 +101,13 @@ def host_metrics(host: Host | ReplicatedHost, turns: int) -> list[Metric]:
     ]
 
 
-def health_metrics(found: Health, storable: int) -> list[Metric]:
+def health_metrics(found: Health, storable: tuple[int, int]) -> list[Metric]:
     """What says at a glance whether somebody must look."""
     return [
         gauge("s4_health", "0 is ok, 1 degraded, 2 at risk, 3 down; `s4 admin status` says why", found.number),
         gauge("s4_alarms", "Reasons why it is not ok", len(found.reasons)),
-        gauge("s4_storable_bytes", "Bytes that clients can still store", storable),
+        gauge("s4_storable_bytes", "Bytes that clients can still store", storable[0]),
+        gauge("s4_storable_rows_bytes", "The same of objects so small that they live in rows", storable[1]),
     ]
 
 

@@ -138,13 +138,14 @@ def refilled(current: ShardMap) -> set[str]:
     }
 
 
-def storable_bytes(node: Node) -> int:
-    """What clients can still store, before the first drive is full."""
-    members = node.drives.members
-    rooms = []
+def storable_bytes(node: Node) -> tuple[int, int]:
+    """What clients can still store, before the first drive is full: of content in shards, and of what lives in rows."""
+    members, copies = node.drives.members, [one.in_sync for one in node.membership.current.status]
+    shards_in, rows_in = [], []
     for drive, shards in node.drives.online():
         free, total = shards.space()
-        positions = sum(drive.number in kept for kept in members)
         if total:
-            rooms.append((free - shards.settings.reserve_bytes, positions))
-    return storable(node.membership.geometry[0], len(members), rooms)
+            free -= shards.settings.reserve_bytes
+            shards_in.append((free, sum(drive.number in kept for kept in members)))
+            rows_in.append((free, sum(drive.store in kept for kept in copies)))
+    return storable(node.membership.geometry[0], len(members), shards_in), storable(1, len(copies), rows_in)

@@ -94,8 +94,7 @@ class Growing:
             wanted = growing.located(self._map, self._directories())
             for drive in drives:
                 wanted = growing.drained(wanted, drive.store)
-            self._planned(wanted)
-            self._check_room(drives)
+            self._check_room(drives, self._planned(wanted).copies)
             await self._locate()
             for drive in drives:
                 await self._change(lambda old, drive=drive: growing.drained(old, drive.store))  # type: ignore[misc]
@@ -178,14 +177,23 @@ class Growing:
         except OSError as error:
             raise GrowingError(f"{path} cannot be used: {error.strerror}") from error
 
-    def _check_room(self, drives: Iterable[Drive]) -> None:
-        leaving = {drive.store for drive in drives}
+    def _check_room(self, drives: Iterable[Drive], copies: Iterable[str]) -> None:
+        """Whether there is room for what these drives hold, and on each that is to have the metadata for a copy."""
+        leaving, joining = {drive.store for drive in drives}, set(copies) - set(self._map.status[0].in_sync)
+        rows = self._node.host.copies.primary.size_bytes()
         used, room = 0, 0
         for drive, shards in self._node.drives.online():
+            free = max(0, shards.space()[0] - self._reserve)
             if drive.store in leaving:
                 used += sum(volume.used - volume.dead for volume in shards.usage().values())
             elif self._map.spec.stores[drive.store] != DRAINING:
-                room += max(0, shards.space()[0] - self._reserve)
+                room += free
+                used += rows if drive.store in joining else 0
+            if drive.store in joining and rows > free:
+                raise GrowingError(
+                    f"{human(rows)} of metadata and small objects are to be copied to {_name(drive)}, which has room for "
+                    f"{human(free)}: free some there, or put a larger one in its place first"
+                )
         if used > room:
             raise GrowingError(
                 f"{human(used)} are to move, and the other drives have room for {human(room)}: add some first"
