@@ -77,6 +77,7 @@ def test_what_a_gateway_reads_is_as_old_as_it_is_though_it_slept(tmp_path: Path,
                 assert server.oldest_reader() - began < 300.0
                 readers.end(number)
                 await remote._beacon()
+                await remote._beacon()
                 assert server.oldest_reader() - began >= 600.0
             finally:
                 await remote.close()

@@ -307,6 +307,27 @@ def test_a_gateway_that_went_away_is_waited_for(tmp_path: Path) -> None:
     served(tmp_path, test, ghost_s=3600.0)
 
 
+def test_a_beacon_that_is_late_hides_no_reader_that_began_meanwhile(tmp_path: Path) -> None:
+    """Rule D6: a request that began while its gateway's beacon was on its way could have its shards freed as it read."""
+    now, late = [10.0], [0.0]
+
+    async def test() -> None:
+        async with opened(tmp_path / "data") as (store, _):
+            server = PeerServer(store.node, tmp_path / "socket", clock=lambda: now[0] + late[0])
+            await server.start()
+            remote = await RemoteNode.connect(tmp_path / "socket", lambda: now[0], lambda: None, clock=lambda: now[0])
+            now[0], late[0] = 20.0, 5.0
+            await remote._beacon()
+            assert server.oldest_reader() <= 20.0, "one may have begun since it was sent"
+            now[0], late[0] = 30.0, 0.0
+            await remote._beacon()
+            assert 20.0 <= server.oldest_reader() <= 30.0, "by now none is there that was there then"
+            await remote.close()
+            await server.close()
+
+    asyncio.run(test())
+
+
 def test_who_is_not_heard_any_more_holds_nothing_back(tmp_path: Path) -> None:
     """A machine that lost power leaves a connection on which nothing comes and nothing is sent: TCP never says that it
     is gone. What it read when it was last heard held back every free and every compaction, for ever."""
@@ -353,13 +374,14 @@ def test_settings_are_leased_to_who_asks_for_them(tmp_path: Path, monkeypatch: p
 
 
 class Busy:
-    """A peer that is heard, and never answers a beacon but the first: the answers stand behind bulk. Or `answers`."""
+    """A peer that is heard, and answers no beacon but the first before it `answers`: what stands behind bulk."""
 
     def __init__(self, *, answers: bool = False) -> None:
-        self.beacons, self.talks, self.answers = 0, True, answers
+        self.beacons, self.said, self.talks, self.answers = 0, 0, True, answers
+        self.tasks: list[asyncio.Future[None]] = []
 
     def begin(self, stream: FrameStream) -> None:
-        self.serving = asyncio.ensure_future(self.serve(stream))
+        self.tasks.append(asyncio.ensure_future(self.serve(stream)))
 
     async def serve(self, stream: FrameStream) -> None:
         try:
@@ -367,16 +389,19 @@ class Busy:
                 header, _ = await stream.read()
                 if header.name == frames.HELLO:
                     self._say(stream, header.id, frames.Welcome(1, 7))
-                    continue
-                if header.name != frames.BEACON:
-                    continue  # a call, which is never answered
-                self.beacons += 1
-                if self.answers or self.beacons == 1:
-                    self._say(stream, header.id, True)
-                elif self.talks:
-                    self._say(stream, 10_000, None)  # an answer that nobody waits for any more
+                elif header.name == frames.BEACON:  # else a call, which is never answered
+                    self.beacons += 1
+                    self.tasks.append(asyncio.ensure_future(self.answer(stream, header.id, self.beacons == 1)))
         except OSError:
             stream.close()
+
+    async def answer(self, stream: FrameStream, beacon: int, first: bool) -> None:
+        while not (first or self.answers):
+            if self.talks:
+                self._say(stream, 10_000, None)  # an answer that nobody waits for any more
+                self.said += 1
+            await asyncio.sleep(0.05)
+        self._say(stream, beacon, True)
 
     @staticmethod
     def _say(stream: FrameStream, call: int, value: Any) -> None:
@@ -396,9 +421,13 @@ def test_a_peer_that_is_heard_is_not_given_up_though_beacons_wait(
         peer = Busy()
         server = await listen(peer.begin, tmp_path / "socket")
         remote = await RemoteNode.connect(tmp_path / "socket", boot_clock, lambda: None)
+        await until(lambda: peer.said >= 30 or remote.gone)  # three times the limit
+        assert not remote.gone
+        assert peer.beacons == 2, "the next one is sent once this is answered"
+        peer.answers = True
         await until(lambda: peer.beacons >= 4 or remote.gone)
         assert not remote.gone
-        peer.talks = False
+        peer.talks = peer.answers = False
         await until(lambda: remote.gone)
         await remote.close()
         server.close()

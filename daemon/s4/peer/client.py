@@ -209,8 +209,14 @@ class RemoteNode(NodeApi):
             self._stream.send(frames.pack(header, payload))
             if payload:
                 await self._stream.drain()
-            async with tasks.awake_within(limit_s):
-                return await future
+            while True:
+                heard = self._frames
+                try:
+                    async with tasks.awake_within(limit_s):
+                        return await (asyncio.shield(future) if name == frames.BEACON else future)
+                except TimeoutError:
+                    if name != frames.BEACON or self._frames == heard:
+                        raise  # else it is there: its answer stands behind bulk
         except OSError as error:
             raise LostError("ServiceUnavailable", "The store does not answer. Try again.") from error
         finally:
@@ -258,6 +264,7 @@ class RemoteNode(NodeApi):
         self._stream.send(frames.pack(Header(0, self._incarnation, frames.ACK, frames.OK, header.value)))
 
     async def _beacon(self) -> None:
+        """The next one is sent once this is answered: the server reckons with that."""
         sent = self._clock()
         header, _ = await self._send(frames.BEACON, max(0.0, sent - self._oldest()), limit_s=BEACON_LIMIT_S)
         serves = frames.value_of(frames.lease_decoder, header.value)
@@ -272,12 +279,9 @@ class RemoteNode(NodeApi):
                 async with asyncio.timeout(QUIET_S - BEACON_S):
                     await self._asked.wait()
             self._asked.clear()
-            heard = self._frames
             try:
                 await self._beacon()
             except UnavailableError:  # a peer whose machine died says nothing, on TCP for minutes
-                if self._frames != heard and not self._gone:
-                    continue  # it is there: its answer stands behind bulk
                 self._ended()
                 return
             except Exception as error:

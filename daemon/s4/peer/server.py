@@ -189,8 +189,9 @@ class PeerServer:
                     gateway.acked = frames.value_of(frames.revision_decoder, header.value)
                     gateway.changed.set()
                 elif header.name == frames.BEACON:
-                    gateway.beacon_at, gateway.heard_at = self._clock(), time.monotonic()
+                    # It may have come late: it was sent once the one before was answered, no more is known of when.
                     gateway.oldest = gateway.beacon_at - frames.value_of(frames.age_decoder, header.value)
+                    gateway.beacon_at, gateway.heard_at = self._clock(), time.monotonic()
                     self._answer(stream, header.id, self._node.may_cache())
                 elif not may(gateway.role, header.name):
                     self._refuse(stream, header, gateway)
