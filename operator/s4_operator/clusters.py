@@ -114,7 +114,7 @@ class Clusters:
         lets_go = fewer or any(isinstance(step, DeleteClaim) for step in made.steps)
         if lets_go and not await self._is_newest(namespace, builder.names["map"]):
             return AT_WORK_S  # planned for another map: look again before a node, or what is on a volume, is let go
-        trouble = await self._act(cluster, builder, daemons, seen, made, memory)
+        trouble = await self._act(builder, daemons, seen, made, memory)
         up = status is not None and status.health != "down" and seen.map is not None and bool(seen.map.partitions)
         if not trouble and up:
             trouble = await self._users(namespace, name, daemons, trusted, memory)
@@ -193,9 +193,7 @@ class Clusters:
 
     # -- acting
 
-    async def _act(
-        self, cluster: Object, builder: Builder, daemons: Daemons, seen: Observed, made: Plan, memory: Memory
-    ) -> str:
+    async def _act(self, builder: Builder, daemons: Daemons, seen: Observed, made: Plan, memory: Memory) -> str:
         """What went wrong, in words; the rest is done all the same."""
         trouble = []
         try:

@@ -81,11 +81,11 @@ def of_steps(done: Sequence[tuple[Step, str]]) -> list[Told]:
                 )
             )
         else:
-            told += [Told(_reason(step, words), words) for step, words in steps]
+            told += [Told(_reason(step), words) for step, words in steps]
     return told
 
 
-def _reason(step: Step, words: str) -> str:
+def _reason(step: Step) -> str:
     found = REASONS.get(type(step).__name__, type(step).__name__)
     return "MovesResumed" if found == "MovesHeld" and not getattr(step, "freeze", True) else found
 

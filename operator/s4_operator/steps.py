@@ -182,8 +182,8 @@ def in_words(step: Step, current: ClusterMap) -> str:
     def named(*stores: str) -> str:
         return few([current.stores[one].node or one[:8] if one in current.stores else one[:8] for one in stores])
 
-    def are(stores: Sequence[object], one: str = "store", many: str = "stores") -> str:
-        return f"{len(stores)} {one} was" if len(stores) == 1 else f"{len(stores)} {many} were"
+    def are(stores: Sequence[object]) -> str:
+        return "1 store was" if len(stores) == 1 else f"{len(stores)} stores were"
 
     if isinstance(step, RestoreMap):
         return f"the lost shard map was made again of what {len(step.made.in_state(SERVING, DRAINING))} stores hold"

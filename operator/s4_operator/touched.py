@@ -20,9 +20,9 @@ def key_of(resource: Object) -> Key:
     return resource["kind"], metadata["namespace"], metadata["name"]
 
 
-def of_cluster(cache: Cache, namespace: str, name: str, kinds: tuple[str, ...] = OF_CLUSTER) -> list[Key]:
+def of_cluster(cache: Cache, namespace: str, name: str) -> list[Key]:
     """Resources that name a cluster: whom it lets in may be others after a change of it."""
-    return [key_of(one) for kind in kinds for one in cache.list(kind) if reference_of(one) == (namespace, name)]
+    return [key_of(one) for kind in OF_CLUSTER for one in cache.list(kind) if reference_of(one) == (namespace, name)]
 
 
 def by_asking(cache: Cache, resource: Object) -> list[Key]:

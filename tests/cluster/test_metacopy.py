@@ -63,7 +63,7 @@ class Cluster:
     async def keeper(self, store: str) -> MapKeeper:
         if store not in self.keepers:
             self.keepers[store] = await MapKeeper.open(self.coordinator)
-            self._following[store] = asyncio.ensure_future(self.keepers[store].follow())
+            self._following[store] = asyncio.ensure_future(self.keepers[store].follow(print))
         return self.keepers[store]
 
     def path(self, store: str) -> Path:

@@ -32,7 +32,7 @@ def kept(path: Path) -> dict[str, object]:
 
 
 def reopened(path: Path) -> Identity:
-    identity, lock = open_directory(FILES, path, make=False)
+    identity, lock = open_directory(path, make=False)
     os.close(lock)
     assert identity is not None
     return identity
@@ -53,7 +53,7 @@ def test_a_store_that_needs_a_newer_program_is_refused_in_words(tmp_path: Path) 
     with pytest.raises(
         DirectoryError, match=r"was used by S4 99\.2\.0, which left what this S4 .* would misread: run 99\.1 or newer"
     ):
-        open_directory(FILES, tmp_path, make=False)
+        open_directory(tmp_path, make=False)
 
 
 def test_programs_that_do_not_look_are_kept_out_by_the_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,6 @@ def test_golden_bytes_of_a_data_directory(tmp_path: Path) -> None:
     """The index's mark and sums, s4.json and root.json: version 1 of each."""
     from s4.config.settings import RootKeys
     from s4.storage.directory import Identity, open_directory
-    from s4.storage.files import Files
     from s4.storage.index import MARK, VOLUME
 
     assert MARK.pack(1, 9, 4096).hex() == "01" + "09000000" + "0010000000000000"
@@ -116,7 +115,7 @@ def test_golden_bytes_of_a_data_directory(tmp_path: Path) -> None:
         + b'","created_s":1700000000,"partitions":16,"format":1}'
     )
     (tmp_path / "s4.json").write_bytes(kept)
-    identity, lock = open_directory(Files(), tmp_path, make=False)
+    identity, lock = open_directory(tmp_path, make=False)
     os.close(lock)
     assert identity == Identity("c" * 32, "5" * 32, 1_700_000_000, 16)
     assert msgspec.json.decode(b'{"access_key":"a","secret_key":"b"}', type=RootKeys) == RootKeys("a", "b")

@@ -135,7 +135,7 @@ class Node(Machine):
         else:
             router = Router(keeper, CREDENTIALS.client, readers.oldest, jobs)
             router.start()
-            process.kept.append(asyncio.create_task(keeper.follow()))
+            process.kept.append(asyncio.create_task(keeper.follow(print)))
         gateway = make_gateway(router, await router.layout(), SETTINGS, readers)
         gateway.commit_syncs, gateway.far = False, True
         gateway.stripe_bytes = gateway.layout.data * 8192

@@ -66,10 +66,15 @@ class MapKeeper:
             raise NoMapError("there is no cluster here yet; make one with `s4 admin cluster init`")
         return cls(coordinator, clustermap.decode(value), revision)
 
-    async def follow(self) -> None:
-        """See what others change, for ever."""
-        async for value, revision in self._coordinator.watch(DOCUMENT, self.revision):
-            self._see(clustermap.decode(value), revision)
+    async def follow(self, fatal: Callable[[BaseException], None]) -> None:
+        """See what others change, for ever. `fatal` is told where a map cannot be read: a newer S4 wrote it, or it is
+        damaged."""
+        try:
+            async for value, revision in self._coordinator.watch(DOCUMENT, self.revision):
+                self._see(clustermap.decode(value), revision)
+        except Exception as error:
+            fatal(error)
+            raise
 
     async def refresh(self) -> ClusterMap:
         """The newest map. Raises CoordinatorError."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 SETTINGS_TRIES = 8
 ANSWER_COST = 64 * 1024  # as bytes: what comes after a commit takes the loop about as long
+PACE = 250  # things that are done before others have a turn
 T = TypeVar("T")
 A = TypeVar("A", bound=AnyAnswer)
 
@@ -127,11 +128,11 @@ class RandomBytes:
         return self._pool[self._at - size : self._at]
 
 
-async def paced(items: Iterable[T], every: int = 250) -> AsyncIterator[T]:
+async def paced(items: Iterable[T]) -> AsyncIterator[T]:
     """The items, with a pause after so many, in which everybody else's work is done: for what may be ten thousand."""
     for number, item in enumerate(items, 1):
         yield item
-        if number % every == 0:
+        if number % PACE == 0:
             await asyncio.sleep(0)
 
 

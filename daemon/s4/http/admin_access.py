@@ -24,7 +24,7 @@ from s4.gateway.context import Gateway
 from s4.http.admin_port import is_local
 from s4.http.authorize import context_of
 from s4.http.credentials import find
-from s4.http.request import S3Request, parse_request
+from s4.http.request import parse_request
 from s4.s3 import sigv4
 from s4.s3.errors import S3Error
 
@@ -87,7 +87,7 @@ class Door:
         caller = Caller(who, context_of(request, self._gateway.clock), bool(claim.token), claim.access_key)
         if not who.allowed(Ask(who.asker, ACTION, "*", caller.context)):
             raise S3Error("AccessDenied")
-        await _read_body(request, http, claim.payload_hash)
+        await _read_body(http, claim.payload_hash)
         return caller
 
     def _check_transport(self, http: web.Request) -> None:
@@ -98,7 +98,7 @@ class Door:
             raise S3Error("InvalidRequest", IN_THE_CLEAR)
 
 
-async def _read_body(request: S3Request, http: web.Request, sha256: str) -> None:
+async def _read_body(http: web.Request, sha256: str) -> None:
     try:
         async with asyncio.timeout(BODY_S):
             raw = await http.read()

@@ -107,7 +107,7 @@ def line_up(
     made: list[Path] = []
     try:
         for number, directory in enumerate(directories):
-            seats.append(_take(files, number, directory, failed, len(directories) == 1, made))
+            seats.append(_take(number, directory, failed, len(directories) == 1, made))
         if not any(seat.identity for seat in seats):
             return _format(files, seats, geometry, partitions, os.urandom(16).hex(), made)
         cluster = _one_cluster(seats)
@@ -146,7 +146,7 @@ def _no_twins(directories: Sequence[Path]) -> None:
             raise DirectoryError(f"{directory} and {twin} are the same directory, mounted or named twice")
 
 
-def _take(files: Files, number: int, directory: Path, failed: Collection[Path], only: bool, made: list[Path]) -> Seat:
+def _take(number: int, directory: Path, failed: Collection[Path], only: bool, made: list[Path]) -> Seat:
     seat = Seat(number, directory)
     if directory in failed and not only:
         seat.leave(
@@ -157,7 +157,7 @@ def _take(files: Files, number: int, directory: Path, failed: Collection[Path], 
         seat.reason = "it does not exist"
     else:
         try:
-            seat.identity, seat.lock = open_directory(files, directory, make=only, made=made)
+            seat.identity, seat.lock = open_directory(directory, make=only, made=made)
         except UnusableError as error:
             if only:
                 raise
@@ -175,7 +175,7 @@ def _format(
         raise DirectoryError(f"{data}+{parity} needs {data + parity} directories and {len(seats)} are given")
     for seat in seats:
         if seat.reason == "it does not exist":
-            seat.identity, seat.lock = open_directory(files, seat.directory, make=True, made=made)
+            seat.identity, seat.lock = open_directory(seat.directory, make=True, made=made)
             seat.reason = ""
         if seat.reason:
             raise DirectoryError(f"a new server needs all its drives: {seat.directory}: {seat.reason}")
@@ -239,7 +239,7 @@ def _grown(files: Files, given: list[Seat], failed: Collection[Path]) -> tuple[l
         revision, shard_map = newest, shardmap.decode(value)
         for path in map(Path, shard_map.spec.directories):
             if not any(_same(path, seat.directory) for seat in given):
-                given.append(_found(files, path, failed, shard_map.cluster, {seat.store for seat in given}))
+                given.append(_found(path, failed, shard_map.cluster, {seat.store for seat in given}))
     order = shard_map.order
     by_store = {seat.store: seat for seat in given if seat.identity is not None}
     strangers = [seat for seat in given if seat.store not in order]
@@ -264,11 +264,11 @@ def _same(first: Path, second: Path) -> bool:
     return first.absolute() == second.absolute()
 
 
-def _found(files: Files, path: Path, failed: Collection[Path], cluster: str, known: Collection[str]) -> Seat:
+def _found(path: Path, failed: Collection[Path], cluster: str, known: Collection[str]) -> Seat:
     """A directory that the map names and the command line does not. Whatever is wrong with it, it is away at worst."""
     log.warning("%s is one of this server's drives: name it where the server is started, too", path)
     try:
-        seat = _take(files, 0, path, failed, False, [])
+        seat = _take(0, path, failed, False, [])
     except DirectoryError as error:
         return Seat(0, path, reason=str(error))
     if seat.identity is not None and (seat.identity.cluster != cluster or seat.store in known):

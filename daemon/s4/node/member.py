@@ -398,7 +398,7 @@ async def open_member(
     await keeper.change(
         lambda old: planner.registered(old, store, location.node, location.advertise, location.domain, location.weight)
     )
-    following = asyncio.ensure_future(_follow(keeper, fatal))
+    following = asyncio.ensure_future(keeper.follow(fatal))
     links = Links(store, known.cluster, _Addresses(keeper), credentials.client, jobs)
 
     def open_database(path: Path) -> Database:
@@ -443,7 +443,7 @@ def _bulk(router: Router, store: str) -> Callable[[str, int, AnyMessage], Awaita
 
 def _own_store(files: Files, directory: Path, known: ClusterMap) -> tuple[StoreIdentity, int]:
     """The identity of the directory's store, made where there is none, and its lock. Raises DirectoryError."""
-    identity, lock = open_directory(files, directory, make=True)
+    identity, lock = open_directory(directory, make=True)
     if identity is None:
         identity = format_directory(files, directory, known.cluster, known.count)
     if identity.cluster != known.cluster:
@@ -468,14 +468,6 @@ class _Addresses(dict[str, tuple[str, int]]):
 
     def __getitem__(self, store: str) -> tuple[str, int]:
         return parse_endpoint(self._keeper.current.stores[store].address)
-
-
-async def _follow(keeper: MapKeeper, fatal: Callable[[BaseException], None]) -> None:
-    try:
-        await keeper.follow()
-    except Exception as error:  # a map that cannot be read: a newer S4 wrote it, or it is damaged
-        fatal(error)
-        raise
 
 
 def is_alone(keeper: MapKeeper) -> bool:

@@ -201,7 +201,9 @@ class ClusterServer:
         else:
             self._router = Router(self._keeper, self._credentials.client, self._readers.oldest, self._connecting)
             self._router.start()
-            self._following = asyncio.create_task(self._follow())
+            self._following = asyncio.create_task(
+                self._keeper.follow(partial(restart.die, what="the cluster's map cannot be followed"))
+            )
         made = make_gateway(self._router, await self._router.layout(), settings, self._readers, FAR_STRIPE_BYTES)
         self._gateway: Gateway = made
         made.commit_syncs, made.far, made.small_bytes = False, True, 0  # until all can read it (upkeep/small.py)
@@ -257,12 +259,6 @@ class ClusterServer:
                     log.warning("waiting for the cluster", reason=str(error))
                     said = str(error)
                 await asyncio.sleep(WAIT_S)
-
-    async def _follow(self) -> None:
-        try:
-            await self._keeper.follow()
-        except Exception as error:
-            restart.die(error, "the cluster's map cannot be followed")
 
     async def _start_member(self) -> None:
         settings, scale = self.settings, self.settings.timing_scale

@@ -76,9 +76,7 @@ class UnusableError(DirectoryError):
     """The drive below the directory fails or is not there: others may do without it."""
 
 
-def open_directory(
-    files: Files, directory: Path, *, make: bool, made: list[Path] | None = None
-) -> tuple[Identity | None, int]:
+def open_directory(directory: Path, *, make: bool, made: list[Path] | None = None) -> tuple[Identity | None, int]:
     """(identity, lock descriptor) of a data directory; no identity where it is empty. Raises DirectoryError, and
     leaves the directory as it was then. What was made for it is added to `made`, for `unmake`."""
     new: list[Path] = []

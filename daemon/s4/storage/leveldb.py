@@ -252,8 +252,9 @@ class Database:
             self.forgetting.met(start, stop if row is None else row[0])
         return row
 
-    def size_bytes(self, start: bytes = b"\x00", stop: bytes = b"\xff" * 8) -> int:
-        size: int = self._db.approximate_size(start, stop)
+    def size_bytes(self) -> int:
+        """Of its tables, about; what is in memory only is not counted."""
+        size: int = self._db.approximate_size(b"\x00", b"\xff" * 8)
         return size
 
     def close(self) -> None:

@@ -215,7 +215,7 @@ class Growing:
     async def _seat(self, path: Path) -> None:
         """Make a store of a directory, then have the map name it, and with it where the map is kept."""
         current = self._map
-        identity, lock = await asyncio.to_thread(open_directory, self._files, path, make=False)
+        identity, lock = await asyncio.to_thread(open_directory, path, make=False)
         try:
             if identity is None:
                 made = partial(format_directory, self._files, path, current.cluster, current.partitions)
