@@ -186,6 +186,7 @@ def test_the_guides_are_followed(machine: Machine) -> None:
         followed.append(guide)
     assert set(followed) == set(re.findall(r"^## (.+)$", GUIDE.read_text(), re.M)) - {
         "Is it well?",
+        "Commands",
         "Bounds",
         "What scrub, fills and draining cover",
     }

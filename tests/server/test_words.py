@@ -73,6 +73,12 @@ def admin_commands() -> list[tuple[tuple[str, ...], list[str]]]:
     return [one for one in found if one[0] not in LOCAL and one[0] != ("check",)]
 
 
+def test_every_command_is_in_the_table_of_commands() -> None:
+    table = (Path(__file__).parents[2] / "docs" / "operations.md").read_text().partition("\n## Commands\n")[2]
+    told = set(re.findall(r"`(?:s4 admin )?([a-z -]+)`", table.partition("\n## ")[0]))
+    assert {" ".join(name[1:]) for name, _ in commands(PARSER) if name[0] == "admin"} - told == set()
+
+
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ran:
     """Runs `s4` here: (exit status, standard output, standard error)."""
