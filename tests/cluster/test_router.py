@@ -26,6 +26,8 @@ from s4.metadata.commands import Done
 from s4.metadata.listing import Page, Query, Version
 from s4.metadata.rows import Blob, Summary
 from s4.peer.api import ForgottenError, LostError, StaleError, UnavailableError, UnknownResultError
+from s4.peer.client import RemoteNode
+from s4.peer.frames import VERSIONS
 from s4.peer.router import Router
 from s4.storage.records import DamagedError, OfflineError, Shard
 
@@ -35,7 +37,7 @@ QUERY = Query(limit=100)
 class Store:
     """A store that serves what the test says, and keeps what it was asked."""
 
-    gone = False
+    gone, version, closed = False, VERSIONS[1], 0
 
     def __init__(self) -> None:
         self.asked: list[Any] = []
@@ -55,7 +57,7 @@ class Store:
         return None
 
     async def close(self) -> None:
-        pass
+        self.closed += 1
 
 
 class Fixture:
@@ -113,6 +115,32 @@ def test_a_cluster_before_its_first_store_is_added_counts_nothing() -> None:
         )
 
     asyncio.run(test())
+
+
+def test_who_speaks_too_little_is_left_though_the_connection_was_being_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would have been called for good: content in rows is asked for of a store that cannot read any."""
+
+    async def test(fixture: Fixture) -> None:
+        old, asked, answers = Store(), asyncio.Event(), asyncio.Event()
+        old.version = 1
+
+        async def connect(*_: Any, **__: Any) -> Store:
+            asked.set()
+            await answers.wait()
+            return old
+
+        monkeypatch.setattr(RemoteNode, "connect", connect)
+        del fixture.router._remotes["s1"]
+        waiting = asyncio.ensure_future(fixture.router.node("s1"))
+        await asked.wait()
+        fixture.router.only(2)
+        answers.set()
+        with pytest.raises(UnavailableError, match="version 1"):
+            await waiting
+        assert not fixture.router.is_up("s1")
+        assert old.closed == 1
+
+    routed(test)
 
 
 def test_a_command_that_may_have_happened_is_sent_again_under_its_id() -> None:

@@ -15,3 +15,8 @@ import time
 def boot_clock() -> float:
     """CLOCK_BOOTTIME, in seconds."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def wall_ms() -> int:
+    """Milliseconds since 1970, by this machine's clock."""
+    return int(time.time() * 1000)

@@ -24,6 +24,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from s4.access.actions import WRITES
 from s4.access.policy import Ask
+from s4.base.clock import wall_ms
 from s4.config.limits import Limits
 from s4.gateway.context import Gateway
 from s4.http import control, website
@@ -90,7 +91,7 @@ class S3Server:
         self._in_flight = 0
         self._port: Port | None = None
         self._draining, self.refusing = False, ""  # why nobody is served now
-        self._ids = int(time.time() * 1000) << 20
+        self._ids = wall_ms() << 20
         self._idle = asyncio.Event()
         self._idle.set()
 

@@ -21,7 +21,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 from s4.base import tasks
-from s4.base.clock import boot_clock
+from s4.base.clock import boot_clock, wall_ms
 from s4.base.jobs import Failures, Jobs
 from s4.base.jobs import Job as Background
 from s4.base.text import parse_endpoint
@@ -194,6 +194,9 @@ class Router:
                     context=self._context,
                     versions=self.versions,
                 )
+            if remote.version < self.versions[0]:  # `only` was called meanwhile
+                await remote.close()
+                raise RefusedError(f"it speaks version {remote.version}, which is not spoken here any more")
             self._remotes[store] = remote
             return remote
         except BaseException as error:
@@ -270,7 +273,7 @@ class Router:
         try:
             return await self._send(partition, command, self._new_id(), again)
         except ForgottenError as error:  # it was sent once, and not done: this clock is behind, or theirs was ahead
-            self._ahead_ms = max(self._ahead_ms, error.before_ms + KEPT_MS // 2 - now_ms())
+            self._ahead_ms = max(self._ahead_ms, error.before_ms + KEPT_MS // 2 - wall_ms())
             return await self._send(partition, command, self._new_id(), again)
 
     async def _send(self, partition: int, command: AnyCommand, named: bytes, again: bool) -> AnyAnswer:
@@ -279,7 +282,7 @@ class Router:
         )
 
     def _new_id(self) -> bytes:
-        return keys.command_id(now_ms() + self._ahead_ms, os.urandom(10))
+        return keys.command_id(wall_ms() + self._ahead_ms, os.urandom(10))
 
     async def find_object(self, partition: int, bucket: int, key: bytes, version: str) -> Found | None:
         return await self._at_primary(partition, lambda node, _: node.find_object(partition, bucket, key, version))
@@ -494,7 +497,3 @@ class Router:
         uptime_s, used_bytes = max((one.uptime_s for one in found), default=0.0), sum(one.used_bytes for one in found)
         buckets = len(await self.list_buckets()) if self.map.partitions else 0
         return stats_of(uptime_s, buckets, used_bytes, summed(one.counters for one in found))
-
-
-def now_ms() -> int:
-    return int(time.time() * 1000)

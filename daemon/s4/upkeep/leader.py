@@ -12,10 +12,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from itertools import islice
 
-from s4.base.clock import boot_clock
+from s4.base.clock import boot_clock, wall_ms
 from s4.base.jobs import Failures, Job, Jobs, each
 from s4.gateway.context import Gateway
 from s4.metadata import commands, keys
@@ -158,7 +157,7 @@ class Leader:
         await each(self._node.led(), self._trim_one)
 
     async def _trim_one(self, partition: int) -> None:
-        await forget_answers(self._node.host, partition, int(time.time() * 1000))
+        await forget_answers(self._node.host, partition, wall_ms())
 
     # -- partition 0
 

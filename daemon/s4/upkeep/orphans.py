@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby, islice
 
+from s4.base.clock import wall_ms
 from s4.metadata import commands, keys
 from s4.metadata.commands import Taken
 from s4.metadata.rows import Reference, decode
@@ -66,7 +67,7 @@ async def audit(
             await _references(node, everybody, partition, age_s, result)
             result.stale_contents += await forget_stale(node.host, partition, everybody.unknown_blobs)
             if may_forget():
-                now_ms = int(time.time() * 1000)
+                now_ms = wall_ms()
                 await forget_answers(node.host, partition, now_ms)
                 await forget_refused(node.host, partition, now_ms)
         except CallError as error:

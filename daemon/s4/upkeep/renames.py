@@ -14,12 +14,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import time
 from collections import Counter
 from functools import partial
 
 import msgspec
 
+from s4.base.clock import wall_ms
 from s4.base.jobs import Job as Background
 from s4.base.jobs import Jobs
 from s4.gateway.context import Gateway, NotCommittedError, execute, find_bucket
@@ -69,8 +69,8 @@ class Renames:
                 "InvalidArgument", "The source prefix must not be empty, and neither prefix may begin with the other."
             )
         await find_bucket(self._gateway, bucket)
-        name = f"{int(time.time() * 1000):x}-{self._gateway.random(4).hex()}"
-        job = Job(bucket, source, destination, int(time.time() * 1000), named_ms=int(time.time() * 1000))
+        name = f"{wall_ms():x}-{self._gateway.random(4).hex()}"
+        job = Job(bucket, source, destination, wall_ms(), named_ms=wall_ms())
         await execute(self._gateway, 0, commands.PutJob(name, job))
         await self.resume()
         return name
@@ -133,7 +133,7 @@ class Renames:
 
     async def _page(self, name: str, job: Job) -> Job | None:
         """Rename one page of keys; the job's new state, or None when nothing is left."""
-        now_ms = int(time.time() * 1000)
+        now_ms = wall_ms()
         if now_ms - job.named_ms > NAMED_MS:
             return await self._named_anew(name, job, now_ms)
         refused = self._refused.setdefault(name, Counter())
