@@ -65,8 +65,10 @@ def low(seen: Observed) -> str:
     hosts = max(1, math.ceil(missing / (each * several)))
     one, many = ("a host", "hosts") if several > 1 else ("a node", "nodes")
     what = (one if hosts == 1 else f"{hosts} {many}") + (f" with {several} disks" if several > 1 else "")
+    rows = seen.status.storable_rows_bytes
+    small = f" (or {human(rows)} of small objects)" if 0 < rows < seen.status.storable_bytes else ""  # 0.7 says 0
     return (
-        f"{name}{f' on {host}' if host else ''} is {100 * filled[name]:.0f} % full, and {human(seen.status.storable_bytes)} can be "
+        f"{name}{f' on {host}' if host else ''} is {100 * filled[name]:.0f} % full, and {human(seen.status.storable_bytes)}{small} can be "
         f"stored until the first store is; add {what} of {human(each)} "
         f"(nodes: {spec.nodes + hosts * several}), or delete"
     )

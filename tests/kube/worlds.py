@@ -171,7 +171,7 @@ class Model:
         ]
         lacking = dict(self.lacking)
         heals = len(self.heals) + self.lacking.total()
-        return ClusterStatus("c", "2+2", 4, "ok", [], self.map.freeze, 0, heals, 0, 1.0, stores, 0, lacking)
+        return ClusterStatus("c", "2+2", 4, "ok", [], self.map.freeze, 0, heals, 0, 1.0, stores, heals_of=lacking)
 
     # -- one round of everybody
 

@@ -328,6 +328,60 @@ def test_a_beacon_that_is_late_hides_no_reader_that_began_meanwhile(tmp_path: Pa
     asyncio.run(test())
 
 
+def test_a_gateway_whose_beacon_waits_is_heard_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its answer stands behind bulk for longer than a silent gateway is waited for: the calls that brought the bulk were
+    cut off with it, and what they read was freed (D6)."""
+    monkeypatch.setattr(client, "BEACON_LIMIT_S", 0.5)
+    monkeypatch.setattr(client, "QUIET_S", 0.01)
+    monkeypatch.setattr(client, "BEACON_S", 0.01)
+
+    async def test(at: Served) -> None:
+        remote, began = await at.connect(), boot_clock()
+        at.server._ghost_s = 0.5
+        waiting: list[Any] = []
+        answer, at.server._answer = at.server._answer, lambda *told: waiting.append(told)  # type: ignore[method-assign]
+        await until(lambda: len(waiting) == 1)
+        stream = next(iter(at.server._gateways)).stream
+        nonsense = frames.pack(frames.Header(10_000, 7, "", frames.OK, msgspec.Raw(frames.encode(None))))
+        while boot_clock() < began + 2:  # four times as long
+            stream.send(nonsense)  # bulk, of which a part came
+            assert at.server.oldest_reader() < began + 0.3
+            await asyncio.sleep(0.05)
+        at.server._answer = answer  # type: ignore[method-assign]
+        assert [not remote.gone, len(waiting)] == [True, 1]
+        answer(*waiting[0])
+        await until(lambda: at.server.oldest_reader() > began + 1)
+        await remote.close()
+
+    served(tmp_path, test)
+
+
+def test_a_gateway_that_is_back_still_reads_what_it_read(tmp_path: Path) -> None:
+    """Until its first beacon came, it passed for one that begins now (D6)."""
+
+    async def test(at: Served) -> None:
+        began = boot_clock() - 1000
+        context = Credentials(*at.authority.issue("gateway")).client
+        address, named = ("127.0.0.1", at.server.port), {"cluster": CLUSTER, "store": STORE, "caller": "me"}
+        first = await RemoteNode.connect(address, lambda: began, lambda: None, context=context, **named)
+        await first.close()
+        await until(lambda: not at.server._gateways)
+        seen: list[float] = []
+        answer = at.server._answer
+
+        def spy(*told: Any) -> None:
+            seen.append(at.server.oldest_reader())
+            answer(*told)
+
+        at.server._answer = spy  # type: ignore[method-assign]
+        second = await RemoteNode.connect(address, boot_clock, lambda: None, context=context, **named)
+        assert seen[0] == pytest.approx(began, abs=5), "at its hello"
+        await until(lambda: at.server.oldest_reader() > began + 900)
+        await second.close()
+
+    served(tmp_path, test, ghost_s=3600.0)
+
+
 def test_who_is_not_heard_any_more_holds_nothing_back(tmp_path: Path) -> None:
     """A machine that lost power leaves a connection on which nothing comes and nothing is sent: TCP never says that it
     is gone. What it read when it was last heard held back every free and every compaction, for ever."""

@@ -21,7 +21,7 @@ from s4.metadata import commands, decide, keys, references
 from s4.metadata.commands import Refused
 from s4.node import member
 from s4.node import rows as node_rows
-from s4.peer.api import StaleError, UnavailableError, UnknownResultError
+from s4.peer.api import CallError
 from s4.replica import group, turn
 from s4.storage import files, shards, volumes
 from s4.upkeep import leader
@@ -146,7 +146,7 @@ def remembers_too_little() -> None:
 
 def ends_by_errors() -> None:
     """Background work ends by an error that nobody thought of."""
-    listed = (UnavailableError, UnknownResultError, StaleError)
+    listed = (CallError,)
 
     async def broken(self: Any, job: Job) -> None:
         await asyncio.sleep(job.first_s)

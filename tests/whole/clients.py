@@ -20,7 +20,7 @@ from s4.gateway.context import Gateway
 from s4.gateway.objects import Attributes, Put
 from s4.gateway.read import open_object, stream
 from s4.metadata.commands import NO_CONDITIONS, Conditions
-from s4.peer.api import StaleError, UnavailableError, UnknownResultError
+from s4.peer.api import CallError
 from s4.s3.checksums import Expected
 from s4.s3.chunked import PlainDecoder
 from s4.s3.errors import S3Error
@@ -35,7 +35,7 @@ TRIES = 5  # in some seeds one: who is told nothing leaves it at that, and what 
 SIZES = (0, 40, 3000, 4096, 5000, 9000, 20_000, 50_000, 90_000)
 CHANCES = (1, 5, 5, 6, 12, 12, 8, 3, 2)
 # What the S3 endpoint answers with a 5xx; a damaged database among them.
-Known = (DamagedError, UnavailableError, StaleError, UnknownResultError, ErasureError, TimeoutError, AnyDatabaseError)
+Known = (DamagedError, CallError, ErasureError, TimeoutError, AnyDatabaseError)
 STEPS = frozenset(("wall step", "late leader"))  # faults after which a clock may be an hour off
 
 

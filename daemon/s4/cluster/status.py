@@ -69,9 +69,9 @@ class ClusterStatus(msgspec.Struct, frozen=True):
     filled: float
     stores: list[StoreStatus]
     storable_bytes: int = 0
-    storable_rows_bytes: int = 0
     heals_of: dict[str, int] = {}
     copies: int = 0  # of each partition's metadata, as planned
+    storable_rows_bytes: int = 0
 
 
 def status(
@@ -84,6 +84,7 @@ def status(
         have != want for one in current.partitions for have, want in zip(one.config.members, one.wanted, strict=True)
     )
     found = _health(current, said, heals, moves, alarms or {})
+    shards, rows = _storable(current, said)
     filled = min((one.filled for one in said.values() if one is not None), default=1.0)
     return ClusterStatus(
         current.cluster,
@@ -97,9 +98,10 @@ def status(
         sum(one.outbox for one in said.values() if one is not None),
         filled,
         _stores(current, said),
-        *_storable(current, said),
+        shards,
         dict(_heals_of(said)),
         current.replicas,
+        rows,
     )
 
 

@@ -312,13 +312,17 @@ def _answering(handler: Callable[[web.Request], Awaitable[Any]]) -> Handler:
     return answered
 
 
-async def compacted(request: web.Request, compactor: Compactor) -> web.StreamResponse:
-    """Compact what has the share of garbage that a request names."""
+async def compacted(
+    request: web.Request, compactor: Compactor, first: Callable[[], Awaitable[None]] | None = None
+) -> web.StreamResponse:
+    """Compact what has the share of garbage that a request names, once `first` was done."""
     ratio = float(request.query.get("ratio", "0.5"))
     if not 0 < ratio <= 1:
         raise ValueError("ratio is a share of garbage above 0 and at most 1")
     lines, step = Lines(request), {}
     await lines.start()
+    if first is not None:
+        await first()
     async for step in compactor.steps(ratio):
         await lines.send(step)
     return await lines.end(step)

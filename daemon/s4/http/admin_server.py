@@ -109,8 +109,7 @@ class ServerAdmin(AdminApi):
         return as_json({"drives": body.drives, "done": await several(body.drives)})
 
     async def _compact(self, request: web.Request) -> web.StreamResponse:
-        await self._local.reap()
-        return await compacted(request, self._compactor)
+        return await compacted(request, self._compactor, self._local.reap)
 
     async def _verify(self, request: web.Request) -> web.StreamResponse:
         read, deep = request.query.get("read") == "1", request.query.get("deep") == "1"

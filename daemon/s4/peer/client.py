@@ -38,6 +38,7 @@ CALL_S = 120.0
 BEACON_S = 0.5
 QUIET_S = 2.5  # between beacons where nothing is asked for
 BEACON_LIMIT_S = 5.0
+LOOKS = 10  # in that time, whether anything was heard
 CACHED = 10_000
 DISCARDS_ALL = 2  # the version that knows it
 
@@ -65,7 +66,7 @@ class RemoteNode(NodeApi):
         self._lease_until = 0.0
         self._asked = asyncio.Event()  # since the last beacon, so that the next one is due
         self._watch: asyncio.TimerHandle | None = None  # over calls that are under way
-        self._generation = 0
+        self._generation, self._acked = 0, msgspec.Raw(frames.encode(0))  # the last revision of settings that was told
         self._buckets: dict[str, Bucket | None] = {}
         self._identities: dict[str, Identity | None] = {}
         self._tasks = [asyncio.create_task(self._read())]
@@ -188,8 +189,14 @@ class RemoteNode(NodeApi):
         await self._stream.drain()
 
     async def _send(
-        self, name: str, value: Any, payload: bytes | memoryview = b"", limit_s: float = CALL_S
+        self,
+        name: str,
+        value: Any,
+        payload: bytes | memoryview = b"",
+        limit_s: float = CALL_S,
+        goes_on: Callable[[], bool] | None = None,
     ) -> tuple[Header, Payload]:
+        """`goes_on` is asked each LOOKS'th of the limit whether to wait for longer."""
         if self._gone or self._stream.closed:
             raise LostError("ServiceUnavailable", "The store does not answer. Try again.")
         self._next += 1
@@ -209,14 +216,15 @@ class RemoteNode(NodeApi):
             self._stream.send(frames.pack(header, payload))
             if payload:
                 await self._stream.drain()
-            while True:
-                heard = self._frames
+            while goes_on is not None and not future.done():
                 try:
-                    async with tasks.awake_within(limit_s):
-                        return await (asyncio.shield(future) if name == frames.BEACON else future)
+                    async with tasks.awake_within(limit_s / LOOKS):
+                        await asyncio.shield(future)
                 except TimeoutError:
-                    if name != frames.BEACON or self._frames == heard:
-                        raise  # else it is there: its answer stands behind bulk
+                    if not goes_on():
+                        raise
+            async with tasks.awake_within(limit_s):
+                return await future
         except OSError as error:
             raise LostError("ServiceUnavailable", "The store does not answer. Try again.") from error
         finally:
@@ -261,12 +269,22 @@ class RemoteNode(NodeApi):
 
     def _forget(self, header: Header) -> None:
         self._drop_settings()
-        self._stream.send(frames.pack(Header(0, self._incarnation, frames.ACK, frames.OK, header.value)))
+        self._acked = header.value
+        self._stream.send(frames.pack(Header(0, self._incarnation, frames.ACK, frames.OK, self._acked)))
 
     async def _beacon(self) -> None:
-        """The next one is sent once this is answered: the server reckons with that."""
-        sent = self._clock()
-        header, _ = await self._send(frames.BEACON, max(0.0, sent - self._oldest()), limit_s=BEACON_LIMIT_S)
+        """The next one is sent once this is answered: the server reckons with that. While anything is heard of it the
+        answer stands behind bulk, and it hears of us."""
+        sent, heard, quiet = self._clock(), self._frames, 0
+
+        def goes_on() -> bool:
+            nonlocal heard, quiet
+            heard, quiet = self._frames, 0 if self._frames != heard else quiet + 1
+            self._stream.send(frames.pack(Header(0, self._incarnation, frames.ACK, frames.OK, self._acked)))
+            return quiet < LOOKS
+
+        age_s = max(0.0, sent - self._oldest())
+        header, _ = await self._send(frames.BEACON, age_s, limit_s=BEACON_LIMIT_S, goes_on=goes_on)
         serves = frames.value_of(frames.lease_decoder, header.value)
         if not serves or self._clock() >= self._lease_until:  # meanwhile another may have served the settings (L2)
             self._drop_settings()

@@ -185,13 +185,14 @@ class PeerServer:
             gateway.welcome = self._hello(stream, header, gateway)
             while gateway.welcome:
                 header, payload = await stream.read()
+                gateway.heard_at = time.monotonic()
                 if header.name == frames.ACK:
                     gateway.acked = frames.value_of(frames.revision_decoder, header.value)
                     gateway.changed.set()
                 elif header.name == frames.BEACON:
                     # It may have come late: it was sent once the one before was answered, no more is known of when.
                     gateway.oldest = gateway.beacon_at - frames.value_of(frames.age_decoder, header.value)
-                    gateway.beacon_at, gateway.heard_at = self._clock(), time.monotonic()
+                    gateway.beacon_at = self._clock()
                     self._answer(stream, header.id, self._node.may_cache())
                 elif not may(gateway.role, header.name):
                     self._refuse(stream, header, gateway)
@@ -242,7 +243,9 @@ class PeerServer:
             self._fail(stream, header.id, Failure("refused", "ServiceUnavailable", reason))
             return False
         gateway.caller, gateway.version = hello.caller, version
-        self._ghosts = [ghost for ghost in self._ghosts if not ghost.caller or ghost.caller != hello.caller]
+        before = [ghost for ghost in self._ghosts if ghost.caller and ghost.caller == hello.caller]
+        gateway.oldest = min([gateway.oldest, *(ghost.oldest for ghost in before)])  # until its first beacon
+        self._ghosts = [ghost for ghost in self._ghosts if ghost not in before]
         self._answer(stream, header.id, frames.Welcome(version, self.incarnation))
         return True
 

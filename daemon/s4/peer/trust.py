@@ -45,6 +45,7 @@ class Credentials(CertificateFiles):
             load_authority(context, authority)
             load_pair(context, certificate, key)
             context.rule = CertificateRule(_roleless_until(certificate))
+        load_authority(self.admin, authority)  # with what is between it and the certificate, which callers may need
         load_pair(self.admin, certificate, key)
 
 

@@ -85,8 +85,9 @@ async def compact_one(
     bytes_per_s: float = 0.0,
     damaged: Callable[[Shard], None] = lambda _: None,
 ) -> int:
-    """As `compact_volume`, but a volume that cannot be compacted is left as it is, and logged."""
-    if number in shards.compacting:
+    """As `compact_volume`, but a volume that cannot be compacted is left as it is, and logged; one that was, or is, by
+    somebody else, is passed over."""
+    if number in shards.compacting or number not in shards.sealed():
         return 0
     shards.compacting.add(number)
     try:

@@ -26,7 +26,7 @@ from s4.gateway.stripes import Stripe
 from s4.metadata import keys
 from s4.metadata.rows import Blob, decode
 from s4.metadata.small import content_of
-from s4.peer.api import StaleError, UnavailableError
+from s4.peer.api import CallError
 from s4.storage.records import DamagedError
 from s4.upkeep.progress import ProgressFile
 from s4.upkeep.scrub import alarms_of
@@ -107,7 +107,7 @@ class Contents:
             for partition in partitions:
                 try:
                     await self._partition(partition, bytes_per_s)
-                except (UnavailableError, StaleError) as error:
+                except CallError as error:
                     log.info("partition %d: its contents are read later: %s", partition, error)
             return self.checked
 

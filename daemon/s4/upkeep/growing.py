@@ -179,7 +179,8 @@ class Growing:
 
     def _check_room(self, drives: Iterable[Drive], copies: Iterable[str]) -> None:
         """Whether there is room for what these drives hold, and on each that is to have the metadata for a copy."""
-        leaving, joining = {drive.store for drive in drives}, set(copies) - set(self._map.status[0].in_sync)
+        leaving = {drive.store for drive in drives}
+        joining = set(copies) - set(self._map.copies) - set(self._map.status[0].in_sync)
         rows = self._node.host.copies.primary.size_bytes()
         used, room = 0, 0
         for drive, shards in self._node.drives.online():
