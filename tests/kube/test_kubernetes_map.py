@@ -138,3 +138,35 @@ def test_the_api_server_goes_away_and_comes_back(api: ApiServer) -> None:
         await shut(one)
 
     asyncio.run(test())
+
+
+def test_a_map_that_has_not_changed_for_long_is_not_asked_for_again_and_again(
+    api: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An API server that was started again knows no older versions: a watch from the map's own was answered so at once,
+    and every daemon read and watched as fast as it could, until somebody changed the map."""
+    asked: list[str] = []
+
+    async def test() -> None:
+        one = await opened(api, "admin", plans=True)
+        first = await one.replace("map", clustermap.encode(planner.new("c", 2, 2, 4)), 0)
+        for number in range(3):  # what else is changed meanwhile
+            other = KubernetesCoordinator("default", f"other-{number}", one._api, planner=True)
+            await other.replace("map", clustermap.encode(planner.new("c", 2, 2, 4)), 0)
+        api.stop_api()
+        await asyncio.to_thread(api.serve)
+        read = one.read
+
+        async def counted(document: str) -> tuple[bytes, int]:
+            asked.append(document)
+            return await read(document)
+
+        monkeypatch.setattr(one, "read", counted)
+        following = asyncio.ensure_future(anext(one.watch("map", first)))
+        await asyncio.wait((following,), timeout=3)  # nothing is to come, so nothing tells that time is up
+        assert len(asked) <= 3
+        newer = await one.replace("map", clustermap.encode(planner.frozen(planner.new("c", 2, 2, 4), True)), first)
+        assert (await asyncio.wait_for(following, 20))[1] == newer
+        await shut(one)
+
+    asyncio.run(test())
