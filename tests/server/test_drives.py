@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
 import re
@@ -18,6 +19,9 @@ from botocore.exceptions import ClientError
 
 import damage
 from process import ServerProcess, wait_until
+from s4.base.clock import boot_clock
+from s4.cluster.coordinator import LocalCoordinator
+from s4.storage.files import Files
 from s4.storage.records import BLOCK
 
 SIZES = [0, 100, 4095, 4096, 4097, 65_536, 65_537, BLOCK * 4 + 1, 1 << 20, (1 << 20) + 1, 3_333_333]
@@ -317,6 +321,28 @@ def test_degraded_starts_with_half_and_the_rest_catches_up(six: Any, client: Any
     server.options = (*server.options, "--degraded")
     server.start()
     compare(s3, "mirror", bodies | {"more": b"m" * 50_000})
+
+
+def test_a_drive_that_was_put_aside_is_not_all_there_is_once_the_other_fails(six: Any, client: Any) -> None:
+    """Half of the drives were enough after any failure: what was written since was gone, and then wiped (M2)."""
+    server: ServerProcess = six(drives=2)
+    s3, first = client(server.endpoint), str(server.directories[0])
+    fill(s3, "mirror", [100, 100_000])
+    server.admin_cli("drives", "replace", "2")
+    wait_until(lambda: [one["state"] for one in status(server)["drives"]] == ["online", "away"], "it is put aside")
+    bodies = fill(s3, "later", [100, 100_000])
+    assert server.process is not None
+    environment = Path(f"/proc/{server.process.pid}/environ").read_bytes().split(b"\0")
+    left = json.loads(next(one for one in environment if one.startswith(b"S4_FAILURES=")).partition(b"=")[2])
+    newest = LocalCoordinator(Files(), server.directories[:1]).newest("map")[1]
+    assert 0 < left["map"] < newest, "as of when it was put aside"
+    server.stop()
+    failed = {"failures": [[boot_clock(), first]] * 2, "map": newest}  # as a process leaves it whose drive fails
+    server.environment["S4_FAILURES"] = json.dumps(failed)
+    assert "2 of 2 drives are needed to know the newest state" in start_fails(server)
+    del server.environment["S4_FAILURES"]
+    server.start()
+    compare(s3, "later", bodies)
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 import damage
 from inprocess import get, opened, put
+from s4.cluster import shardmap
+from s4.cluster.coordinator import LocalCoordinator
+from s4.cluster.membership import DOCUMENT
 from s4.gateway.buckets import create_bucket
 from s4.metadata import keys
 from s4.node.local import OpenStore, master_key, root_keys
@@ -26,6 +30,7 @@ from s4.storage.uses import FAILING
 from s4.upkeep.confirm import confirm_doubtful
 from s4.upkeep.drives import drives_status, server_health
 from s4.upkeep.heal import Healer
+from s4.upkeep.returning import Returning
 from s4.upkeep.scrub import Scrubber
 from storage.fakes import AilingFiles
 
@@ -310,3 +315,38 @@ def test_a_damaged_copy_of_the_metadata_is_filled_from_the_others(tmp_path: Path
                 assert await get(gateway, "kept", b"%d" % number) == content(number)[:3000]
 
     asyncio.run(whole())
+
+
+def test_a_drive_that_was_used_without_the_others_is_not_taken_in(tmp_path: Path) -> None:
+    """A start would believe its map, which counts changes that are not these drives', and empty their copies."""
+
+    def used(ahead: int) -> None:
+        """Until its map is so many changes ahead of that of the others."""
+        coordinator, others = LocalCoordinator(Files(), [tmp_path / "d2"]), LocalCoordinator(Files(), [tmp_path / "d1"])
+        while (found := coordinator.newest(DOCUMENT))[1] < others.newest(DOCUMENT)[1] + ahead:
+            old = shardmap.decode(found[0])
+            changed = replace(old, spec=replace(old.spec, later=not old.spec.later))
+            asyncio.run(coordinator.replace(DOCUMENT, shardmap.encode(changed), found[1]))
+
+    async def why_not(count: int) -> str:
+        left = frozenset(drives(tmp_path, count)[1:2])
+        async with opened(drives(tmp_path, count), failed=left, degraded=True) as (store, _):
+            returning = Returning(store.node, 0, lambda _: None, lambda _: True, Files())
+            return returning.why_not(store.drives.all[1], told=True)
+
+    async def made(count: int) -> None:
+        async with opened(drives(tmp_path, count)):
+            pass
+
+    asyncio.run(made(2))
+    assert asyncio.run(why_not(2)) == ""
+    used(1)
+    assert "it was used without the others" in asyncio.run(why_not(2))
+    for drive in drives(tmp_path, 2):
+        shutil.rmtree(drive)
+    asyncio.run(made(4))
+    asyncio.run(why_not(4))  # it is told so: it is away
+    used(1)  # too few may have taken it when the process before was killed
+    assert asyncio.run(why_not(4)) == ""
+    used(3)  # a start of the others makes a change, too
+    assert "it was used without the others" in asyncio.run(why_not(4))

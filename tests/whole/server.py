@@ -103,6 +103,8 @@ class Server(Machine):
         return History.read(self.left, time.time())
 
     def _leave(self, history: History) -> None:
+        if self.opened is not None:
+            history.map = max(history.map, self.opened.membership.revision)
         self.left = {VARIABLE: msgspec.json.encode(history).decode()}
 
     def _fatal(self, process: Process, error: BaseException) -> NoReturn:
@@ -140,7 +142,7 @@ class Server(Machine):
                 STORE.preallocate_bytes,
                 partitions=2,
                 geometry=self.geometry,
-                degraded=bool(history.failures),
+                known=history.map if history.failures else 0,
                 failed=history.failed(),
                 small=self.world.small > 0,
             ),

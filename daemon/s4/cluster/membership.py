@@ -24,11 +24,11 @@ RETRY_S = 1.0
 
 
 class Membership:
-    """`current` is the newest map that the coordinator took from us."""
+    """`current` is the newest map that the coordinator took from us, of `revision`."""
 
     def __init__(self, coordinator: Coordinator, current: ShardMap, revision: int) -> None:
         self.current = current
-        self._coordinator, self._revision = coordinator, revision
+        self._coordinator, self.revision = coordinator, revision
         self._lock = asyncio.Lock()
 
     @property
@@ -77,7 +77,7 @@ class Membership:
                     await self._replace(changed)
                 except ConflictError as error:
                     log.error("the map was changed by somebody else: %s", error)
-                    value, self._revision = await self._coordinator.read(DOCUMENT)
+                    value, self.revision = await self._coordinator.read(DOCUMENT)
                     self.current = shardmap.decode(value)
                     continue
                 return changed
@@ -87,7 +87,7 @@ class Membership:
         failures, value = Failures(), shardmap.encode(changed)
         while True:
             try:
-                self._revision = await self._coordinator.replace(DOCUMENT, value, self._revision)
+                self.revision = await self._coordinator.replace(DOCUMENT, value, self.revision)
             except UnknownOutcomeError as error:
                 failures.add("writing the map", error, (UnknownOutcomeError,))
                 await asyncio.sleep(RETRY_S)

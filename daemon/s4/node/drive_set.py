@@ -96,11 +96,13 @@ def line_up(
     geometry: tuple[int, int] | None,
     partitions: int,
     degraded: bool = False,
+    known: int = 0,
     failed: Collection[Path] = (),
 ) -> Lineup:
     """Judge the directories, formatting what is new. Raises DirectoryError, which says what to change.
 
-    `degraded` starts with less than a majority; `failed` are directories to leave out.
+    `degraded` starts with less than a majority, and so does a map of revision `known` at least, where that is not 0;
+    `failed` are directories to leave out.
     """
     _no_twins(directories)
     seats: list[Seat] = []
@@ -119,7 +121,7 @@ def line_up(
         shard_map = shardmap.decode(value)
         if shard_map.spec.directories:
             seats, shard_map, revision = _grown(files, seats, failed)
-        quorum = len(seats) // 2 + 1
+        quorum, degraded = len(seats) // 2 + 1, degraded or 0 < known <= revision
         _check_places(seats, shard_map, geometry)
         _check_majority(seats, quorum, degraded)
         shard_map = _replace(files, seats, shard_map)
@@ -223,8 +225,19 @@ def _one_cluster(seats: list[Seat]) -> str:
 
 
 def _newest(files: Files, seats: Sequence[Seat]) -> tuple[bytes, int]:
+    """(value, revision). Of two of the newest revision one is on a majority of the drives, and the other a change that
+    never counted (R4). Raises DirectoryError where none is: drives were used without each other then."""
     there = [seat.directory for seat in seats if seat.online and seat.identity is not None]
-    return LocalCoordinator(files, there).newest(DOCUMENT)
+    found = [LocalCoordinator(files, [directory]).newest(DOCUMENT) for directory in there]
+    newest = max((revision for _, revision in found), default=0)
+    values = Counter(value for value, revision in found if revision == newest)
+    value, held = values.most_common(1)[0] if values else (b"", 0)
+    if len(values) > 1 and 2 * held <= len(seats):
+        raise DirectoryError(
+            f"{' and '.join(map(str, there))} have different maps of revision {newest}: they were used without each other, and "
+            "each has what the other lacks; start without one, and empty it once nothing of it is needed"
+        )
+    return value, newest
 
 
 def _grown(files: Files, given: list[Seat], failed: Collection[Path]) -> tuple[list[Seat], ShardMap, int]:

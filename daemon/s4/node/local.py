@@ -202,6 +202,7 @@ async def _line_up(files: Files, directories: Sequence[Path], settings: StoreSet
         geometry=settings.geometry,
         partitions=settings.partitions,
         degraded=settings.degraded,
+        known=settings.known,
         failed=settings.failed,
     )
     lineup.check()

@@ -3,7 +3,9 @@
 Nothing in memory can be trusted then, so the process replaces itself by a new one of the same command line, which
 recovers from what is on disk and goes on listening on the same sockets. What failed, and when, travels in an
 environment variable: a drive that fails a second time within minutes is left out, and a server that keeps failing ends
-for good, so that whatever started it can wait and see. `S4_RESTART=off` always ends. Times are of a clock that nobody
+for good, so that whatever started it can wait and see. With it goes the newest revision of the map that this process
+had: fewer drives than a majority are enough for the next one where they have that (M2), and else not, since one that
+was put aside long ago would pass for all there is. `S4_RESTART=off` always ends. Times are of a clock that nobody
 sets, and that is the same for all of these processes (base/clock.py): with one that steps forward a server would start
 again for ever, and with one that steps back what failed would never be forgotten.
 
@@ -18,7 +20,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -38,15 +40,17 @@ MOST_RESTARTS = 8
 FIRST_WAIT_S, MOST_WAIT_S = 0.02, 5.0
 
 _ending = threading.Lock()
+_revision: Callable[[], int] = int
 
 
 class History(msgspec.Struct):
     """(seconds by `boot_clock`, directory or "") of failures in the last minutes, the oldest first; listening
-    sockets."""
+    sockets; the newest revision of a server's map."""
 
     failures: list[tuple[float, str]] = []
     sockets: dict[str, int] = {}
     renewals: list[tuple[float, str]] = []
+    map: int = 0
 
     @classmethod
     def read(cls, environment: Mapping[str, str], now: float | None = None) -> History:
@@ -57,7 +61,7 @@ class History(msgspec.Struct):
             [event for event in events if until - WITHIN_S <= event[0] <= until]  # later ones are seconds since 1970
             for events in (history.failures, history.renewals)
         )
-        return cls(failures, history.sockets, renewals)
+        return cls(failures, history.sockets, renewals, history.map)
 
     def failed(self) -> frozenset[Path]:
         """Directories whose drives are left out: they failed more than once."""
@@ -131,7 +135,14 @@ def may_renew(directory: Path) -> bool:
     return [named for _, named in History.read(os.environ).renewals].count(str(directory)) < DRIVE_RENEWALS
 
 
+def remember(revision: Callable[[], int]) -> None:
+    """What the newest revision of the map is that this process has, for the one that comes after."""
+    global _revision  # noqa: PLW0603 - there is one process
+    _revision = revision
+
+
 def _execute(history: History) -> None:
+    history.map = max(history.map, _revision())
     history.write()
     for fd in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
         if fd > 2:

@@ -117,7 +117,8 @@ class Server:
                 settings.volume_bytes,
                 settings.preallocate_bytes,
                 geometry=settings.erasure,
-                degraded=settings.degraded or bool(history.failures),
+                degraded=settings.degraded,
+                known=history.map if history.failures else 0,
                 failed=history.failed(),
                 strict=settings.strict,
                 small=settings.small_bytes > 0,
@@ -128,6 +129,7 @@ class Server:
             environment=self._environment,
             jobs=self.jobs,
         )
+        restart.remember(lambda: self.store.membership.revision)
         self._settings = settings = self._completed(settings)
         self.audit = AuditLog(settings.audit_log)
         self._gateway = make_gateway(self.store.node, await self.store.node.layout(), settings, self._readers)

@@ -17,6 +17,9 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from s4.cluster import shardmap
+from s4.cluster.coordinator import LocalCoordinator
+from s4.cluster.membership import DOCUMENT
 from s4.cluster.shardmap import ShardMap
 from s4.node.base import Node
 from s4.storage.directory import PROBE, DirectoryError, FailingDriveError, identity_of
@@ -78,11 +81,22 @@ class Returning:
                 return "it holds another store than the one that belongs there"
             if identity is not None and drive.reason.startswith(FAILED) and not told:
                 return "it failed, and is taken in again when you say so: `s4 admin drives retry`"
-            return unusable(self._files, directory, self._reserve)
+            return self._foreign(directory) or unusable(self._files, directory, self._reserve)
         except DirectoryError as error:
             return str(error)
         except OSError as error:
             return f"it cannot be used: {error.strerror}"
+
+    def _foreign(self, directory: Path) -> str:
+        """Why a drive's map is none of this server's, which a start would believe. With a majority of the drives here it
+        may be a change that too few took before this process began (R4)."""
+        membership, drives = self._node.membership, self._node.drives
+        value, revision = LocalCoordinator(self._files, [directory]).newest(DOCUMENT)
+        ahead, majority = revision - membership.revision, 2 * len(drives.stores) > len(drives.all)
+        same = ahead == 0 and value == shardmap.encode(membership.current)
+        if ahead < 0 or same or (majority and ahead <= 1):
+            return ""
+        return "it was used without the others, and has what they lack: empty it once nothing of it is needed"
 
     def find(self, name: str) -> Drive:
         """By number, as `s4 admin drives` lists them, or directory. Raises ValueError."""
