@@ -240,3 +240,31 @@ class AilingFiles(Files):
         if self.room_bytes is not None and length > self.room_bytes:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         super().preallocate(fd, offset, length)
+
+
+class LosingFiles(Files):
+    """The next sync of a volume fails once it is told to, as Linux has it fail: what was written since the one before is in
+    the page cache, and neither a read nor a later sync says that the disk lacks it, until the cache is dropped."""
+
+    def __init__(self) -> None:
+        self.fails = False
+        self._written: dict[int, list[tuple[int, int]]] = {}  # by inode
+        self._lacking: dict[int, list[tuple[int, int]]] = {}
+
+    def _write_some(self, fd: int, pieces: Sequence[Buffer], offset: int) -> int:
+        done = super()._write_some(fd, pieces, offset)
+        self._written.setdefault(os.fstat(fd).st_ino, []).append((offset, done))
+        return done
+
+    def sync(self, fd: int) -> None:
+        written = self._written.pop(os.fstat(fd).st_ino, [])
+        if self.fails and written:
+            self.fails = False
+            self._lacking[os.fstat(fd).st_ino] = written
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        super().sync(fd)
+
+    def forget(self, fd: int, offset: int) -> None:
+        super().forget(fd, offset)
+        for start, size in self._lacking.pop(os.fstat(fd).st_ino, []):
+            os.pwrite(fd, bytes(size), start)

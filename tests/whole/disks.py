@@ -7,7 +7,7 @@ nothing of either.
 
 Faults: a call fails once or from then on (EIO), a disk is full (ENOSPC, short writes, and what was reserved still
 fits), ranges cannot be read any more, bytes rot, everything is slow. After a failed sync nobody knows what is on the
-disk, and a later sync does not bring it there, as Linux does it.
+disk, and a later sync does not bring it there, as Linux does it: it is read from the page cache until that is dropped.
 
 Not simulated: making directories is durable at once; small files that are read by name are not damaged.
 """
@@ -61,6 +61,17 @@ class File:
         self.doubtful += self.pending
         self.synced += len(self.pending)
         self.pending.clear()
+
+    def forget(self, random: Any, size: int) -> bytes:
+        """What is read now that the page cache is dropped; of what a sync failed for some is on the disk."""
+        for offset, data in self.doubtful:
+            if data is None or random.random() < 0.5:
+                self.apply(offset, data)
+        self.doubtful.clear()
+        cached = File(self.durable)
+        for one in self.pending:
+            cached.apply(*one)
+        return bytes(cached.durable[:size]).ljust(size, b"\0")
 
     def lose_power(self, random: Any, keep: float) -> int:
         """Each write is kept, lost, or torn: some of its pages were written. How many were not kept."""

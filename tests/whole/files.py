@@ -187,6 +187,15 @@ class Os:
 
     fdatasync = fsync
 
+    def posix_fadvise(self, fd: int, offset: int, length: int, advice: int) -> None:
+        """The page cache is dropped."""
+        with self._open_file(fd) as opened:
+            if opened.disk is not None and opened.file is not None and opened.file.doubtful:
+                disk = opened.disk
+                disk.loop.effects["page cache dropped after a failed sync"] += 1
+                found = opened.file.forget(disk.loop.random, real.fstat(opened.fd).st_size)
+                real.pwrite(opened.fd, found, 0)
+
     def ftruncate(self, fd: int, size: int) -> None:
         with self._call("truncate", fd) as opened:
             if opened.file is not None:

@@ -137,6 +137,11 @@ class Files:
     def sync(self, fd: int) -> None:
         os.fdatasync(fd)
 
+    def forget(self, fd: int, offset: int) -> None:
+        """Have what is read from `offset` on come from the disk. After a sync that failed the page cache has what the
+        disk may not have, and neither a read nor a later sync says so; call after `sync`, which writes what can be."""
+        os.posix_fadvise(fd, offset - offset % 4096, 0, os.POSIX_FADV_DONTNEED)
+
     def sync_directory(self, path: Path) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

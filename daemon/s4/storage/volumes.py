@@ -338,8 +338,9 @@ class Volumes:
     def recover(self, mark: tuple[int, int]) -> Tail:
         """Find what was appended past the mark (volume, offset), which says that the index covers all before.
 
-        A record there counts only once its blocks' CRCs hold (D5): after a loss of power its header may be on disk and
-        its data not, and it would stand for a synced original that compaction copied, or for a shard that a heal made.
+        A record there counts only once its blocks' CRCs hold (D5), of what the disk has: after a loss of power, or a sync
+        that failed, its header may be on disk and its data not, and it would stand for a synced original that compaction
+        copied, or for a shard that a heal made. What a process that was killed did not sync is synced first.
         One whose data the disk cannot read may be either: it is told apart, and counts where nothing else stands for
         its shard. Where the index was lost the mark is 0, and the data of the last volume alone is read: the others
         were synced when they were sealed.
@@ -359,11 +360,11 @@ class Volumes:
                 log.error("volume passed over: %s", error)
                 continue
             try:
-                before = len(tail.records)
-                start = mark[1] if number == mark[0] else HEADER_SIZE
-                end, whole = self._scan_tail(volume, start, tail, check=mark[0] > 0 or number == numbers[-1])
-                if len(tail.records) > before:  # a process that was killed did not sync what is read here
-                    self.files.sync(volume.fd)
+                start, check = mark[1] if number == mark[0] else HEADER_SIZE, mark[0] > 0 or number == numbers[-1]
+                self.files.sync(volume.fd)
+                if check:
+                    self.files.forget(volume.fd, start)
+                end, whole = self._scan_tail(volume, start, tail, check=check)
             finally:
                 self.release(volume)
             tail.current = (number, end) if whole else None
