@@ -9,7 +9,7 @@ import pytest
 
 from access import accounts, where
 from access.accounts import allow, client, code
-from raw import call
+from raw import Answer, call
 
 bucket, iam = where.bucket, accounts.iam
 
@@ -24,8 +24,7 @@ def s3(server: Any) -> Any:
     return client(server, "s3")
 
 
-def with_rights(server: Any, iam: Any, *statements: dict[str, Any]) -> Any:
-
+def keys_with_rights(iam: Any, *statements: dict[str, Any]) -> dict[str, str]:
     name = where.new_name()
     iam.create_user(UserName=name)
     iam.put_user_policy(
@@ -33,7 +32,25 @@ def with_rights(server: Any, iam: Any, *statements: dict[str, Any]) -> Any:
         PolicyName="p",
         PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": list(statements)}),
     )
-    return client(server, "s3", iam.create_access_key(UserName=name)["AccessKey"])
+    return dict(iam.create_access_key(UserName=name)["AccessKey"])
+
+
+def with_rights(server: Any, iam: Any, *statements: dict[str, Any]) -> Any:
+    return client(server, "s3", keys_with_rights(iam, *statements))
+
+
+def asked(
+    server: Any,
+    own: dict[str, str],
+    method: str,
+    path: str,
+    headers: dict[str, str],
+    body: bytes = b"",
+    query: str = "",
+) -> Answer:
+    """A request of a user as it is written here, which an SDK would write otherwise."""
+    access, secret = own["AccessKeyId"], own["SecretAccessKey"]
+    return call(server.endpoint, method, path, query=query, headers=headers, body=body, access=access, secret=secret)
 
 
 def one(*actions: str, effect: str = "Allow", resource: str = "*", **more: Any) -> dict[str, Any]:
@@ -105,7 +122,7 @@ def test_a_deny_of_listing_buckets_is_an_error_and_no_empty_list(server: Any, ia
 
 def test_attributes_of_a_version_need_the_action_of_versions(server: Any, s3: Any, iam: Any, bucket: str) -> None:
     s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
-    asked = {
+    wanted = {
         "Bucket": bucket,
         "Key": "k",
         "VersionId": s3.put_object(Bucket=bucket, Key="k", Body=b"x")["VersionId"],
@@ -114,13 +131,13 @@ def test_attributes_of_a_version_need_the_action_of_versions(server: Any, s3: An
     assert (
         code(
             with_rights(server, iam, one("s3:GetObjectVersion", "s3:GetObjectAttributes")).get_object_attributes,
-            **asked,
+            **wanted,
         )
         == "AccessDenied"
     )
     assert not code(
         with_rights(server, iam, one("s3:GetObjectVersion", "s3:GetObjectVersionAttributes")).get_object_attributes,
-        **asked,
+        **wanted,
     )
 
 
@@ -140,3 +157,18 @@ def test_each_key_of_a_deletion_is_judged_by_its_own_version(server: Any, s3: An
         [found["VersionId"] for found in answer["Errors"]],
         [found["VersionId"] for found in answer["Deleted"]],
     ) == ([kept], [other])
+
+
+@pytest.mark.parametrize("written", ["src/top+secret/x", "/src/top%20secret/x", "src/top+%73ecret%2Fx?versionId=null"])
+def test_a_source_is_denied_however_it_is_written(server: Any, s3: Any, iam: Any, bucket: str, written: str) -> None:
+    for key in ("src/top secret/x", "src/top+secret/x"):
+        s3.put_object(Bucket=bucket, Key=key, Body=b"x")
+    denied = {"StringLike": {"s3:x-amz-copy-source": f"{bucket}/src/top secret*"}}
+    own = keys_with_rights(iam, one("s3:*"), one("s3:PutObject", effect="Deny", Condition=denied))
+
+    def copied(source: str) -> str:
+        source = source.replace("src/", f"{bucket}/src/", 1)
+        return asked(server, own, "PUT", f"/{bucket}/copy", {"x-amz-copy-source": source}).code
+
+    assert copied(written) == "AccessDenied"
+    assert copied("src/top%2Bsecret/x") == ""

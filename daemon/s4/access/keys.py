@@ -20,11 +20,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from urllib.parse import unquote_to_bytes
 
 from s4.access.actions import ON
 from s4.s3 import lock, tags
-from s4.s3.names import exact_date
+from s4.s3.names import copy_source, exact_date
 
 TAG_KEYS = "aws:tagkeys"
 ACCOUNT = "000000000000"  # S4 is one account
@@ -103,13 +102,10 @@ def _principal_tags(facts: Facts) -> dict[str, tuple[str, ...]]:
     return {name[len(start) :]: value for name, value in (facts.about or {}).items() if name.startswith(start)}
 
 
-def copy_source(facts: Facts) -> str | None:
-    """The source as bucket/key: however it is encoded, with or without a slash before it, whatever version it names."""
+def _copied_from(facts: Facts) -> str | None:
+    """The source as bucket/key, as the copy itself reads it."""
     text = facts.headers.get("x-amz-copy-source")
-    if text is None:
-        return None
-    raw = unquote_to_bytes(text.partition("?")[0].encode("utf-8", "surrogateescape"))
-    return raw.removeprefix(b"/").decode("utf-8", "replace")
+    return copy_source(text).decode("utf-8", "replace") if text is not None else None
 
 
 def kms_key(facts: Facts) -> str | None:
@@ -288,7 +284,7 @@ _ROWS = [
         "x-amz-website-redirect-location",
     ),
     Key(KMS_KEY, ARN, _PUT, kms_key),
-    Key("s3:x-amz-copy-source", TEXT, _PUT, copy_source),
+    Key("s3:x-amz-copy-source", TEXT, _PUT, _copied_from),
     Key("s3:x-amz-storage-class", TEXT, _PUT, _header("x-amz-storage-class")),
     Key("s3:x-amz-object-ownership", TEXT, ("s3:CreateBucket",), _header("x-amz-object-ownership")),
     Key("s3:if-match", TEXT, (*_PUT, "s3:DeleteObject"), _header("if-match")),

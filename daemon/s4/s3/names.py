@@ -6,6 +6,7 @@ import re
 import time
 from datetime import UTC, datetime
 from functools import lru_cache
+from urllib.parse import unquote_to_bytes
 
 from s4.s3.errors import S3Error
 
@@ -37,6 +38,13 @@ def check_new_bucket(name: str) -> None:
     )
     if bad:
         raise S3Error("InvalidBucketName", BucketName=name)
+
+
+def copy_source(header: str) -> bytes:
+    """bucket/key of an x-amz-copy-source, whatever version it names: with or without a slash before it, percent-encoded
+    or not, and with + for a space."""
+    path = header.partition("?")[0].replace("+", " ")
+    return unquote_to_bytes(path.encode("utf-8", "surrogateescape")).removeprefix(b"/")
 
 
 @lru_cache(maxsize=4096)

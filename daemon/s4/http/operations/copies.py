@@ -33,7 +33,7 @@ async def open_source(gateway: Gateway, call: Call) -> Opened:
     this reads since before (D6): the bytes stay, though the source may be replaced."""
     request, header = call.request, "x-amz-copy-source"
     text = request.headers[header]
-    path, _, query = text.partition("?")
+    query = text.partition("?")[2]
     version = ""
     if query:
         name, _, version = query.partition("=")
@@ -44,8 +44,7 @@ async def open_source(gateway: Gateway, call: Call) -> Opened:
                 ArgumentName=header,
                 ArgumentValue=text,
             )
-    raw = unquote_to_bytes(path.replace("+", " ").encode("utf-8", "surrogateescape"))
-    name_raw, _, key = raw.removeprefix(b"/").partition(b"/")
+    name_raw, _, key = names.copy_source(text).partition(b"/")
     name = name_raw.decode("utf-8", "replace")
     if not name or not key:
         raise S3Error(
