@@ -172,3 +172,50 @@ def test_a_source_is_denied_however_it_is_written(server: Any, s3: Any, iam: Any
 
     assert copied(written) == "AccessDenied"
     assert copied("src/top%2Bsecret/x") == ""
+
+
+def test_a_condition_on_an_etag_is_for_who_may_read_the_object(server: Any, s3: Any, iam: Any, bucket: str) -> None:
+    """It tells the MD5 of what is there."""
+    held = {key: s3.put_object(Bucket=bucket, Key=key, Body=b"x")["ETag"] for key in ("k", "from")}
+    writes = one("s3:PutObject", "s3:DeleteObject", "s3:ListBucket")
+    reads_others = one("s3:GetObject", resource=f"arn:aws:s3:::{bucket}/from")
+    blind, seeing = keys_with_rights(iam, writes, reads_others), keys_with_rights(iam, writes, one("s3:GetObject"))
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="k")["UploadId"]
+    part = s3.upload_part(Bucket=bucket, Key="k", UploadId=upload, PartNumber=1, Body=b"x")["ETag"]
+    parts = f"<Part><PartNumber>1</PartNumber><ETag>{part}</ETag></Part>"
+    complete = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
+    requests = {
+        "PutObject": ("PUT", "", {}, b"x"),
+        "CopyObject": ("PUT", "", {"x-amz-copy-source": f"{bucket}/from"}, b""),
+        "CreateMultipartUpload": ("POST", "uploads", {}, b""),
+        "DeleteObject": ("DELETE", "", {}, b""),
+        "CompleteMultipartUpload": ("POST", f"uploadId={upload}", {}, complete),
+    }
+
+    def codes(own: dict[str, str], etag: str) -> dict[str, str]:
+        return {
+            name: asked(server, own, method, f"/{bucket}/k", {**more, "If-Match": etag}, body, query).code
+            for name, (method, query, more, body) in requests.items()
+        }
+
+    for etag in (held["k"], '"other"', held["k"].strip('"')):
+        assert set(codes(blind, etag).values()) == {"AccessDenied"}
+    assert set(codes(seeing, '"other"').values()) == {"PreconditionFailed"}
+    assert asked(server, blind, "PUT", f"/{bucket}/k", {"If-Match": "*"}, b"x").status == 200
+    assert asked(server, blind, "PUT", f"/{bucket}/new", {"If-None-Match": "*"}, b"x").status == 200
+
+
+def test_an_etag_of_a_deletion_is_for_who_may_read_the_object(server: Any, s3: Any, iam: Any, bucket: str) -> None:
+    etag = s3.put_object(Bucket=bucket, Key="k", Body=b"x")["ETag"]
+    blind, seeing = (
+        with_rights(server, iam, one("s3:DeleteObject", "s3:ListBucket", *more)) for more in ((), ("s3:GetObject",))
+    )
+
+    def deleted(who: Any, etag: str) -> str:
+        answer = who.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "k", "ETag": etag}]})
+        return str(answer["Errors"][0]["Code"]) if "Errors" in answer else ""
+
+    assert [deleted(blind, one) for one in (etag, '"other"')] == ["AccessDenied"] * 2
+    assert [deleted(seeing, one) for one in ('"other"', etag)] == ["PreconditionFailed", ""]
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    assert deleted(blind, "*") == ""

@@ -27,7 +27,7 @@ from s4.gateway.read import Opened, open_object
 from s4.http.request import S3Request
 from s4.metadata.keys import partition_of
 from s4.metadata.rows import Bucket, Object, decode_object
-from s4.s3 import acl, names, sigv4
+from s4.s3 import acl, conditions, names, sigv4
 from s4.s3.errors import S3Error
 from s4.s3.operations import BUCKET, OBJECT
 
@@ -323,7 +323,16 @@ async def authorize(gateway: Gateway, request: S3Request) -> Call:
         await authorizer.must("s3:GetObjectAttributes", request.key, request.query.get("versionId", ""))
     if "x-amz-tagging" in request.headers and request.key:
         await authorizer.must("s3:PutObjectTagging", request.key)
+    if "if-match" in request.headers and request.operation in conditions.TAKEN:
+        await _must_know_etag(call)
     return call
+
+
+async def _must_know_etag(call: Call) -> None:
+    """Raises S3Error where a write's If-Match would tell the ETag, an MD5 of the content, to who may not read it."""
+    request = call.request
+    if conditions.etag_of(request.headers["if-match"]) != "*":
+        await call.authorizer.must("s3:GetObject", request.key, request.query.get("versionId", ""))
 
 
 def _check_owners(request: S3Request) -> None:

@@ -37,6 +37,17 @@ def check_write(operation: str, headers: Mapping[str, str]) -> None:
         raise S3Error("NotImplemented", f"S4 does not implement {name} of this operation ({operation}).", Header=name)
 
 
+def etag_of(if_match: str | None) -> str:
+    """The ETag that a write wants to be there, or *; empty for no condition. Raises S3Error for one that says
+    nothing."""
+    found = (if_match or "").strip().strip('"')
+    if if_match is not None and not found:
+        raise S3Error(
+            "InvalidArgument", "If-Match must be an ETag or *.", ArgumentName="If-Match", ArgumentValue=if_match
+        )
+    return found
+
+
 def parse_date(text: str) -> int | None:
     """Seconds since 1970 of an HTTP date; None for what is not one, which is then ignored."""
     if not text:

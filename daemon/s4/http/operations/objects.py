@@ -95,20 +95,12 @@ def _without_chunked(value: str) -> str:
 
 def write_conditions(headers: Mapping[str, str]) -> Conditions:
     """If-Match and If-None-Match of a write. Raises S3Error NotImplemented for forms that S3 has not."""
-    if_match, if_none = if_match_of(headers.get("if-match")), headers.get("if-none-match", "")
+    if_match, if_none = conditions.etag_of(headers.get("if-match")), headers.get("if-none-match", "")
     if if_none != "*" and "if-none-match" in headers:
         raise S3Error("NotImplemented", "If-None-Match of a write can only be *.", Header="If-None-Match")
     if "if-modified-since" in headers or "if-unmodified-since" in headers:
         raise S3Error("NotImplemented", "Writes have no conditions on time.")
     return Conditions(if_match, if_none)
-
-
-def if_match_of(value: str | None) -> str:
-    """The ETag that must be there, or *; empty for no condition. Raises S3Error for one that says nothing."""
-    found = (value or "").strip().strip('"')
-    if value is not None and not found:
-        raise S3Error("InvalidArgument", "If-Match must be an ETag or *.", ArgumentName="If-Match", ArgumentValue=value)
-    return found
 
 
 async def with_acl(gateway: Gateway, call: Call) -> Attributes:
@@ -419,7 +411,7 @@ async def delete_object(gateway: Gateway, call: Call) -> Answer:
         call.request.key,
         version,
         call.caller,
-        Conditions(if_match=if_match_of(call.request.headers.get("if-match"))),
+        Conditions(if_match=conditions.etag_of(call.request.headers.get("if-match"))),
         bypass=await locks.wants_bypass(call, call.request.key, version),
         origin=call.origin,
     )
@@ -462,11 +454,12 @@ async def _delete_allowed(gateway: Gateway, call: Call, wanted: list[WantedDelet
     none can be is no version that is there (S3 says so of each key, where DeleteObject refuses its request)."""
     authorizer = call.authorizer
     bypass = lock.wants_bypass(call.request.headers)
-    needed = ("s3:DeleteObject", "s3:BypassGovernanceRetention") if bypass else ("s3:DeleteObject",)
+    always = ("s3:DeleteObject", "s3:BypassGovernanceRetention") if bypass else ("s3:DeleteObject",)
     may = []
-    for at, (key, version, _) in enumerate(wanted):
+    for at, (key, version, etag) in enumerate(wanted):
         if at % JUDGED_AT_ONCE == JUDGED_AT_ONCE - 1:
             await asyncio.sleep(0)  # others have a turn
+        needed = (*always, "s3:GetObject") if etag not in ("", "*") else always
         may.append(all([await authorizer.may(action, key, version or "") for action in needed]))
     answers: dict[int, Deleted | S3Error] = {
         at: S3Error("AccessDenied") for at, allowed in enumerate(may) if not allowed
@@ -494,4 +487,4 @@ def _wanted_delete(element: Element) -> WantedDelete:
         raise S3Error("MalformedXML", "An Object has no Key.")
     if element.get("LastModifiedTime") or element.get("Size"):
         raise S3Error("NotImplemented", "Deletes have conditions on the ETag only.")
-    return key.encode(), element.get("VersionId"), if_match_of(element.get("ETag"))
+    return key.encode(), element.get("VersionId"), conditions.etag_of(element.get("ETag"))
