@@ -239,6 +239,11 @@ def family(operator: str) -> str:
     )
 
 
+def has_wildcards(operator: str) -> bool:
+    """Whether an operator compares with patterns, in which ? stands for any character."""
+    return operator.startswith("arn") or operator.endswith("like")
+
+
 def is_positive(operator: str) -> bool:
     """Whether an operator holds for what a value is, not for what it is not."""
     return operator in _OPERATORS and not _OPERATORS[operator][2]

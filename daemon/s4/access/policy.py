@@ -17,12 +17,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from s4.access import keys, principals
-from s4.access.conditions import Condition, is_positive
+from s4.access.conditions import Condition, has_wildcards, is_positive
 from s4.access.conditions import read as read_conditions
 from s4.access.patterns import Context, PolicyError, as_object, filled, matches, variables
 
 ACCOUNT = keys.ACCOUNT
 ALLOW, DENY = "Allow", "Deny"
+OF_ANONYMOUS: dict[str, tuple[str, ...]] = {  # condition keys of who signs nothing
+    "aws:principaltype": ("Anonymous",),
+    "aws:userid": ("anonymous",),
+}
 VERSIONS = ("2012-10-17", "2008-10-17")
 
 
@@ -222,15 +226,17 @@ def _is_public(statement: Statement) -> bool:
         return False
     for one in statement.conditions:
         positive = is_positive(one.operator) and not one.if_exists and one.every is not True
-        if one.key in _FIXING and positive and all(_is_fixed(one, value) for value in one.values):
+        fixing = one.key in _FIXING and positive and not one.holds(OF_ANONYMOUS)
+        if fixing and all(_is_fixed(one, value) for value in one.values):
             return False
     return True
 
 
 def _is_fixed(condition: Condition, value: Any) -> bool:
     if condition.key == "aws:sourceip":
-        return bool(getattr(value, "prefixlen", 0) >= 8)
-    return "*" not in str(value) and "${" not in str(value)
+        return bool(getattr(value, "prefixlen", 0) >= (32 if getattr(value, "version", 4) == 6 else 8))
+    wild = ("*", "${", "?") if has_wildcards(condition.operator) else ("*", "${")
+    return not any(one in str(value) for one in wild)
 
 
 # -- reading

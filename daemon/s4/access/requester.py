@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from s4.access.patterns import PolicyError
-from s4.access.policy import ACCOUNT, ALLOW, DENY, Ask, Asker, Policy, Statement, parse
+from s4.access.policy import ACCOUNT, ALLOW, DENY, OF_ANONYMOUS, Ask, Asker, Policy, Statement, parse
 from s4.metadata.canonical import canonical_id
 from s4.metadata.rows import Grant
 
@@ -125,7 +125,7 @@ class Requester:
         return any(policy.may_allow(action) for policy in self.policies)
 
 
-NOBODY = Requester(about={"aws:principaltype": ("Anonymous",), "aws:userid": ("anonymous",)})
+NOBODY = Requester(about=OF_ANONYMOUS)
 
 
 def requester(
