@@ -207,6 +207,24 @@ def test_virtual_hosts(own_server: Any, client: Any) -> None:
     assert client(server.endpoint).get_object(Bucket="virtual", Key="a/b c")["Body"].read() == b"x"
 
 
+def test_health_is_not_what_a_host_of_a_bucket_shows(own_server: Any, client: Any) -> None:
+    server = own_server("--domain", "s4.test", "--website-domain", "web.test")
+    s3 = client(server.endpoint)
+    s3.create_bucket(Bucket="virtual")
+    s3.put_bucket_website(Bucket="virtual", WebsiteConfiguration={"IndexDocument": {"Suffix": "index.html"}})
+    for path in ("/healthz", "/readyz"):
+        health = send(server.endpoint, "GET", path, {}).body
+        s3.put_object(Bucket="virtual", Key=path[1:], Body=b"an object")
+        host = "virtual.s4.test"
+        target, headers, _ = signed(f"http://{host}", "GET", path)
+        assert send(server.endpoint, "GET", target, {"Host": host, **headers}).body == b"an object"
+        visitor = send(server.endpoint, "GET", path, {"Host": "virtual.web.test"})
+        assert visitor.status == 403
+        for own in ("s4.test", "web.test:9000", "127.0.0.1", "other.example"):
+            said = send(server.endpoint, "GET", path, {"Host": own})
+            assert (said.status, said.body) == (200, health)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Any:
     """A file system of 96 MiB in memory."""

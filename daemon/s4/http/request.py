@@ -134,7 +134,7 @@ class S3Request(msgspec.Struct, eq=False):
 
 def split_address(path: str, host: str, domains: tuple[str, ...]) -> tuple[str, bytes]:
     """(bucket, key) of a raw path, in path style, or with the bucket in the host name below one of `domains`."""
-    bucket = _below(host, domains) if domains else ""
+    bucket = bucket_of(host, domains) if domains else ""
     rest = path[1:]
     if not bucket:
         bucket, _, rest = rest.partition("/")
@@ -145,8 +145,8 @@ def split_address(path: str, host: str, domains: tuple[str, ...]) -> tuple[str, 
     return bucket, key
 
 
-def _below(host: str, domains: tuple[str, ...]) -> str:
-    """What stands before one of `domains` in a host's name; empty where none ends it."""
+def bucket_of(host: str, domains: tuple[str, ...]) -> str:
+    """The bucket in a host's name: what stands before one of `domains`; empty where none ends it."""
     name = host.rpartition(":")[0] if ":" in host and not host.endswith("]") else host
     return next((name[: -len(one) - 1].lower() for one in domains if name.lower().endswith("." + one)), "")
 
@@ -166,7 +166,7 @@ def parse_request(
     if not path.startswith("/"):
         raise S3Error("InvalidURI")
     host = headers.get("host", "")
-    website = bool(websites) and _below(host, websites) != ""
+    website = bool(websites) and bucket_of(host, websites) != ""
     bucket, key = split_address(path, host, websites if website else domains)
     if len(key) > limits.key_bytes:
         raise S3Error("KeyTooLongError", Size=str(len(key)), MaxSizeAllowed=str(limits.key_bytes))

@@ -41,7 +41,7 @@ from s4.http.metrics import RequestMetrics
 from s4.http.operations import forms, run
 from s4.http.operations.settings import cross_origin, preflight
 from s4.http.port import Port
-from s4.http.request import S3Request, check_unsigned, parse_request, split_address
+from s4.http.request import S3Request, bucket_of, check_unsigned, parse_request, split_address
 from s4.http.responses import common_headers
 from s4.metadata.rows import LastUse
 from s4.peer.api import UnavailableError
@@ -178,7 +178,7 @@ class S3Server:
 
     async def _answer(self, http: Exchange) -> Answer:
         request_id = self.request_id()
-        if http.raw_path in ("/healthz", "/readyz") and http.method in ("GET", "HEAD"):
+        if http.raw_path in ("/healthz", "/readyz") and self._asks_for_health(http):
             status, body = self._health(http.raw_path)
             return respond(status, {"Content-Type": "text/plain", **common_headers(request_id)}, body)
         if self.refusing:
@@ -204,6 +204,11 @@ class S3Server:
             self._in_flight -= 1
             if self._in_flight == 0:
                 self._idle.set()
+
+    def _asks_for_health(self, http: Exchange) -> bool:
+        """Whether a request of such a path is not for a bucket's object of that name."""
+        bucket = bucket_of(http.headers.get("Host", ""), (*self._domains, *self._websites))
+        return not bucket and http.method in ("GET", "HEAD")
 
     def _is_full(self) -> bool:
         """Whether no more is taken, of requests whose places are not counted by the admission, and that wait for no
