@@ -219,3 +219,24 @@ def test_an_etag_of_a_deletion_is_for_who_may_read_the_object(server: Any, s3: A
     assert [deleted(seeing, one) for one in ('"other"', etag)] == ["PreconditionFailed", ""]
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")
     assert deleted(blind, "*") == ""
+
+
+@pytest.mark.parametrize("action", ["s3:DeleteObject", "*"])
+def test_a_policy_of_conditions_holds_for_each_key_of_a_deletion(
+    server: Any, s3: Any, iam: Any, bucket: str, action: str
+) -> None:
+    etags = {key: s3.put_object(Bucket=bucket, Key=key, Body=key.encode())["ETag"] for key in ("a", "b", "c")}
+
+    def deleted(condition: dict[str, Any], objects: list[dict[str, str]]) -> dict[str, str]:
+        who = with_rights(server, iam, one("s3:*"), one(action, effect="Deny", Condition=condition))
+        answer = who.delete_objects(Bucket=bucket, Delete={"Objects": objects})
+        return {found["Key"]: found.get("Code", "") for kind in ("Errors", "Deleted") for found in answer.get(kind, ())}
+
+    named = [{"Key": key, "ETag": etag} for key, etag in etags.items()]
+    assert deleted({"StringEquals": {"s3:if-match": etags["b"]}}, named[1:]) == {"b": "AccessDenied", "c": ""}
+    assert deleted({"StringEquals": {"s3:if-match": etags["b"]}}, [named[0], {"Key": "b"}]) == {"a": "", "b": ""}
+    for key in ("a", "b"):
+        s3.put_object(Bucket=bucket, Key=key, Body=key.encode())
+    if action != "*":  # which would ask it of reads too
+        unless = {"Null": {"s3:if-match": "true"}}
+        assert deleted(unless, [{"Key": "a"}, named[1]]) == {"a": "AccessDenied", "b": ""}

@@ -287,7 +287,7 @@ _ROWS = [
     Key("s3:x-amz-copy-source", TEXT, _PUT, _copied_from),
     Key("s3:x-amz-storage-class", TEXT, _PUT, _header("x-amz-storage-class")),
     Key("s3:x-amz-object-ownership", TEXT, ("s3:CreateBucket",), _header("x-amz-object-ownership")),
-    Key("s3:if-match", TEXT, (*_PUT, "s3:DeleteObject"), _header("if-match")),
+    Key("s3:if-match", TEXT, (*_PUT, "s3:DeleteObject"), _header("if-match"), asked=True),
     Key("s3:if-none-match", TEXT, _PUT, _header("if-none-match")),
     Key("s3:ObjectCreationOperation", TRUTH, _PUT, _creates),
     Key("s3:locationconstraint", TEXT, ("s3:CreateBucket",), asked=True),
@@ -457,6 +457,11 @@ def of_lock(mode: str, until_ms: int, now_ms: int) -> Values:
         "s3:object-lock-retain-until-date": (exact_date(until_ms),),
         "s3:object-lock-remaining-retention-days": (days,),
     }
+
+
+def of_etag(etag: str | None) -> Values | None:
+    """The condition that a DeleteObjects says of one of its keys, as it is written."""
+    return {"s3:if-match": (etag,)} if etag else None
 
 
 def of_hold(hold: bool) -> Values:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from msgspec.structs import replace
 
 from s4.access.documents import object_owner
+from s4.access.keys import of_etag
 from s4.base import tasks
 from s4.gateway import objects
 from s4.gateway.context import Gateway, find_bucket
@@ -456,18 +457,23 @@ async def _delete_allowed(gateway: Gateway, call: Call, wanted: list[WantedDelet
     bypass = lock.wants_bypass(call.request.headers)
     always = ("s3:DeleteObject", "s3:BypassGovernanceRetention") if bypass else ("s3:DeleteObject",)
     may = []
-    for at, (key, version, etag) in enumerate(wanted):
+    for at, (key, version, written) in enumerate(wanted):
         if at % JUDGED_AT_ONCE == JUDGED_AT_ONCE - 1:
             await asyncio.sleep(0)  # others have a turn
-        needed = (*always, "s3:GetObject") if etag not in ("", "*") else always
-        may.append(all([await authorizer.may(action, key, version or "") for action in needed]))
+        needed = (*always, "s3:GetObject") if conditions.etag_of(written) not in ("", "*") else always
+        more = of_etag(written)
+        may.append(all([await authorizer.may(action, key, version or "", more) for action in needed]))
     answers: dict[int, Deleted | S3Error] = {
         at: S3Error("AccessDenied") for at, allowed in enumerate(may) if not allowed
     }
     for at, (_, version, _) in enumerate(wanted):
         if may[at] and version not in (None, "null") and keys.parse_version_id(version or "") is None:
             answers[at] = S3Error("NoSuchVersion")
-    asked = [(key, version or "", etag) for at, (key, version, etag) in enumerate(wanted) if at not in answers]
+    asked = [
+        (key, version or "", conditions.etag_of(written))
+        for at, (key, version, written) in enumerate(wanted)
+        if at not in answers
+    ]
     done = iter(
         await objects.delete_objects(
             gateway, call.request.bucket, asked, call.caller, bypass=bypass, origin=call.origin
@@ -478,7 +484,7 @@ async def _delete_allowed(gateway: Gateway, call: Call, wanted: list[WantedDelet
     return [answers[at] if at in answers else next(done) for at in range(len(wanted))]
 
 
-WantedDelete = tuple[bytes, str | None, str]  # key, version, ETag; None for the current version
+WantedDelete = tuple[bytes, str | None, str | None]  # key, version, ETag as it is written; None where it names none
 
 
 def _wanted_delete(element: Element) -> WantedDelete:
@@ -487,4 +493,6 @@ def _wanted_delete(element: Element) -> WantedDelete:
         raise S3Error("MalformedXML", "An Object has no Key.")
     if element.get("LastModifiedTime") or element.get("Size"):
         raise S3Error("NotImplemented", "Deletes have conditions on the ETag only.")
-    return key.encode(), element.get("VersionId"), conditions.etag_of(element.get("ETag"))
+    written = element.get("ETag")
+    conditions.etag_of(written)
+    return key.encode(), element.get("VersionId"), written
