@@ -240,3 +240,39 @@ def test_a_policy_of_conditions_holds_for_each_key_of_a_deletion(
     if action != "*":  # which would ask it of reads too
         unless = {"Null": {"s3:if-match": "true"}}
         assert deleted(unless, [{"Key": "a"}, named[1]]) == {"a": "AccessDenied", "b": ""}
+
+
+SEALED = "s3:x-amz-server-side-encryption"
+
+
+@pytest.mark.parametrize(
+    ("condition", "begun"),
+    [
+        ({"Null": {SEALED: "true"}}, {"ServerSideEncryption": "AES256"}),
+        ({"StringNotEquals": {SEALED: "AES256"}}, {"ServerSideEncryption": "AES256"}),
+        (
+            {"StringNotEquals": {f"{SEALED}-aws-kms-key-id": "first"}},
+            {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": "first"},
+        ),
+    ],
+)
+def test_an_upload_goes_on_by_the_encryption_that_it_was_begun_with(
+    server: Any, s3: Any, iam: Any, bucket: str, condition: dict[str, Any], begun: dict[str, str]
+) -> None:
+    who = with_rights(server, iam, one("s3:*"), one("s3:PutObject", effect="Deny", Condition=condition))
+    s3.put_object(Bucket=bucket, Key="from", Body=b"copied")
+
+    def steps(upload: str) -> list[str]:
+        this = {"Bucket": bucket, "Key": "k", "UploadId": upload}
+        put = {**this, "PartNumber": 1, "Body": b"x" * 5 * 2**20}
+        copied = {**this, "PartNumber": 2, "CopySource": f"{bucket}/from"}
+        codes = [code(who.upload_part, **put), code(who.upload_part_copy, **copied)]
+        found = s3.list_parts(**this).get("Parts", [])
+        parts = [{"PartNumber": part["PartNumber"], "ETag": part["ETag"]} for part in found]
+        whole = {"Parts": parts or [{"PartNumber": 1, "ETag": "none"}]}
+        return [*codes, code(who.complete_multipart_upload, **this, MultipartUpload=whole)]
+
+    assert code(who.create_multipart_upload, Bucket=bucket, Key="k") == "AccessDenied"
+    bare = s3.create_multipart_upload(Bucket=bucket, Key="k")["UploadId"]
+    assert steps(bare) == ["AccessDenied"] * 3
+    assert steps(who.create_multipart_upload(Bucket=bucket, Key="k", **begun)["UploadId"]) == ["", "", ""]

@@ -27,7 +27,7 @@ from s4.gateway.read import Opened, open_object
 from s4.http.request import S3Request
 from s4.metadata.keys import partition_of
 from s4.metadata.rows import Bucket, Object, decode_object
-from s4.s3 import acl, conditions, names, sigv4
+from s4.s3 import acl, conditions, encryption, names, sigv4
 from s4.s3.errors import S3Error
 from s4.s3.operations import BUCKET, OBJECT
 
@@ -48,7 +48,9 @@ _LATER = frozenset(
 )  # the body says what is asked
 _OF_INITIATOR = frozenset(("AbortMultipartUpload", "ListParts"))  # who began an upload may, unless something denies it
 _READS = frozenset(("GetObject", "HeadObject"))
+_OF_UPLOAD = frozenset(("UploadPart", "UploadPartCopy", "CompleteMultipartUpload"))
 _TAG = "s3:existingobjecttag/"
+_SEALED = "s3:x-amz-server-side-encryption"
 More = Mapping[str, tuple[str, ...]]  # condition keys of what is asked (keys.of_tags and others)
 
 
@@ -217,9 +219,23 @@ class Authorizer:
     def _goes_by_tags(self) -> bool:
         """Whether a policy asks for tags of objects."""
         if self._by_tags is None:
-            policies = (*self.who.policies, *sum(self.who.limits, ()), *([self._policy] if self._policy else []))
-            self._by_tags = any(one.asks_for(_TAG) for one in policies)
+            self._by_tags = self._asks_for(_TAG)
         return self._by_tags
+
+    def _asks_for(self, prefix: str) -> bool:
+        policies = (*self.who.policies, *sum(self.who.limits, ()), *([self._policy] if self._policy else []))
+        return any(one.asks_for(prefix) for one in policies)
+
+    async def look_at_upload(self, key: bytes, upload: str) -> None:
+        """Judge what follows in an upload by the encryption that it was begun with, which no later request says again:
+        where a policy asks for that. Comes before anything is asked."""
+        if self._bucket is None or not self._asks_for(_SEALED):
+            return
+        begun = await find_begun(self._gateway, self._name, key, upload, b"")
+        if begun is not None:
+            told = encryption.shown(begun.sealing, {})
+            own = {f"s3:{name}": (value,) for name, value in told.items()}
+            self._whole = {**context_of(self._request, self._gateway.clock), **own}
 
     def _about(self, action: str, version: str, more: More | None) -> keys.Values:
         """The condition keys that an action has. Where `more` says what is asked, the request's headers do not."""
@@ -309,6 +325,8 @@ async def authorize(gateway: Gateway, request: S3Request) -> Call:
         _check_owners(request)
     if authorizer.free:
         return call
+    if request.operation in _OF_UPLOAD:
+        await authorizer.look_at_upload(request.key, request.query.get("uploadId", ""))
     action, level = NEEDS[request.operation]
     if request.operation in _LATER:
         if not authorizer.could(action):
