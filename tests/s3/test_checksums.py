@@ -288,6 +288,27 @@ def test_a_copy_has_the_checksum_that_is_asked_for(s3: Any, bucket: str, size: i
     assert kept["ChecksumCRC32"] == value_of("CRC32", data)
 
 
+def test_a_copy_that_asks_for_a_checksum_has_that_of_the_whole_object(s3: Any, bucket: str) -> None:
+    """Also where the source has one of its parts', of the same algorithm; without asking that is kept."""
+    bodies = [os.urandom(PART), b"the rest"]
+    part = {"Bucket": bucket, "Key": "m", "ChecksumAlgorithm": "SHA256"}
+    part["UploadId"] = s3.create_multipart_upload(**part)["UploadId"]
+    parts = []
+    for number, body in enumerate(bodies, 1):
+        answer = s3.upload_part(**part, PartNumber=number, Body=body)
+        parts.append({"PartNumber": number, **{name: answer[name] for name in ("ETag", "ChecksumSHA256")}})
+    del part["ChecksumAlgorithm"]
+    done = s3.complete_multipart_upload(**part, MultipartUpload={"Parts": parts})
+    copied = {"Bucket": bucket, "Key": "c", "CopySource": {"Bucket": bucket, "Key": "m"}}
+    for asked, checksum in (
+        ({}, (done["ChecksumSHA256"], "COMPOSITE")),
+        ({"ChecksumAlgorithm": "SHA256"}, (value_of("SHA256", b"".join(bodies)), "FULL_OBJECT")),
+    ):
+        s3.copy_object(**copied, **asked)
+        head = s3.head_object(Bucket=bucket, Key="c", ChecksumMode="ENABLED")
+        assert (head["ChecksumSHA256"], head["ChecksumType"]) == checksum
+
+
 def test_a_copied_part_says_its_checksum(s3: Any, bucket: str) -> None:
     data = os.urandom(PART)
     s3.put_object(Bucket=bucket, Key="k", Body=data, ChecksumAlgorithm="SHA1")

@@ -57,7 +57,7 @@ class Copy:
     conditions: Conditions = NO_CONDITIONS
     rename: bool = False
     encryption: Wanted | None = None
-    checksum: str = ""  # the algorithm of the copy's, where it is to be another than the source's
+    checksum: str = ""  # the algorithm of the copy's, which is of the whole object; empty for what the source has
     named: Callable[[str, int], bytes] | None = None  # the id, by the source's version and the settings' revision
     origin: Origin = NOBODY
 
@@ -110,7 +110,9 @@ async def copy_object(gateway: Gateway, source: Opened, copy: Copy) -> Put:
             return await _copy_bytes(gateway, source, copy, bucket, partition)
     extents = await take_extents(gateway, source.row.extents, Destination(partition, bucket.id, copy.key))
     if extents is not None:
-        if copy.checksum not in ("", source.row.checksum_algorithm):
+        held = source.row
+        whole = held.checksum_type != checksums.COMPOSITE
+        if copy.checksum and not (whole and copy.checksum == held.checksum_algorithm):
             source = await _with_checksum(gateway, source, copy.checksum, extents)
         return await _commit_copy(gateway, source, copy, bucket, partition, extents)
     await must_be_there(gateway, source)
