@@ -219,7 +219,10 @@ def test_acls_do_not_count_in_a_new_bucket(s3: Any, bucket: str) -> None:
         (s3.put_object_acl, {"Key": "k"}),
         (s3.put_object, {"Key": "k", "Body": b"y"}),
     ):
-        assert code(method, Bucket=bucket, ACL="public-read", **options) == "AccessControlListNotSupported"
+        for canned in ("public-read", "aws-exec-read"):
+            assert code(method, Bucket=bucket, ACL=canned, **options) == "AccessControlListNotSupported"
+        assert not code(method, Bucket=bucket, ACL="bucket-owner-full-control", **options)
+    assert not code(s3.put_object, Bucket=bucket, Key="k", Body=b"x", ACL="private")  # as docker's registry does
     held = s3.get_object_acl(Bucket=bucket, Key="k")
     assert [(one["Grantee"]["ID"], one["Permission"]) for one in held["Grants"]] == [
         (held["Owner"]["ID"], "FULL_CONTROL")

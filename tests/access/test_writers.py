@@ -56,7 +56,7 @@ WRITERS: dict[str, tuple[str, dict[str, Any], list[str], set[str]]] = {
     ),
     "PutObjectTagging": ("put_object_tagging", {"Key": "k", "Tagging": TAGS}, ["s3:PutObjectTagging"], {""}),
     "DeleteObjectTagging": ("delete_object_tagging", {"Key": "k"}, ["s3:DeleteObjectTagging"], {""}),
-    "PutObjectAcl": ("put_object_acl", {"Key": "k", "ACL": "private"}, ["s3:PutObjectAcl"], {""}),
+    "PutObjectAcl": ("put_object_acl", {"Key": "k", "ACL": "bucket-owner-full-control"}, ["s3:PutObjectAcl"], {""}),
     "PutObjectLockConfiguration": (
         "put_object_lock_configuration",
         {"ObjectLockConfiguration": {"ObjectLockEnabled": "Enabled"}},
@@ -84,7 +84,7 @@ WRITERS: dict[str, tuple[str, dict[str, Any], list[str], set[str]]] = {
         {""},
     ),
     "PutBucketPolicy": ("put_bucket_policy", {"Policy": "{}"}, ["s3:PutBucketPolicy"], {"MalformedPolicy"}),
-    "PutBucketAcl": ("put_bucket_acl", {"ACL": "private"}, ["s3:PutBucketAcl"], {""}),
+    "PutBucketAcl": ("put_bucket_acl", {"ACL": "bucket-owner-full-control"}, ["s3:PutBucketAcl"], {""}),
     "PutBucketCors": (
         "put_bucket_cors",
         {"CORSConfiguration": {"CORSRules": [{"AllowedMethods": ["GET"], "AllowedOrigins": ["*"]}]}},

@@ -20,6 +20,7 @@ ALL_USERS, AUTHENTICATED = GROUPS + "AllUsers", GROUPS + "AuthenticatedUsers"
 LOG_DELIVERY = "http://acs.amazonaws.com/groups/s3/LogDelivery"
 FULL, READ, WRITE, READ_ACP, WRITE_ACP = "FULL_CONTROL", "READ", "WRITE", "READ_ACP", "WRITE_ACP"
 PERMISSIONS = (FULL, READ, WRITE, READ_ACP, WRITE_ACP)
+OWNERS = "bucket-owner-full-control"
 MOST = 100  # grants: they are in the row of what they are of
 CANNED = {
     "private": (),
@@ -27,7 +28,7 @@ CANNED = {
     "public-read-write": ((ALL_USERS, READ), (ALL_USERS, WRITE)),
     "authenticated-read": ((AUTHENTICATED, READ),),
     "bucket-owner-read": (),
-    "bucket-owner-full-control": (),
+    OWNERS: (),
     "log-delivery-write": ((LOG_DELIVERY, WRITE), (LOG_DELIVERY, READ_ACP)),
     "aws-exec-read": (),
 }

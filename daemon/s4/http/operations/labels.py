@@ -60,7 +60,7 @@ async def put_acl(gateway: Gateway, call: Call) -> Answer:
     """An ACL is made for the owner of a version, and is given to that version only."""
     opened = await call.open()
     wanted = await asked_acl(call.request, await canonical_of(gateway, opened.row.owner))
-    check_acl(await find_bucket(gateway, call.request.bucket), wanted)
+    check_acl(await find_bucket(gateway, call.request.bucket), wanted, call.request.headers)
     version, text = call.request.query.get("versionId", ""), acl.encode(wanted)
     try:
         changed = await objects.change_object(

@@ -80,10 +80,11 @@ async def asked_acl(gateway: Gateway, call: Call) -> str:
     if (whose := object_owner(bucket, call.caller)) != call.caller:
         owner = await canonical_of(gateway, whose)
     wanted = acl.from_headers(call.request.headers, owner)
-    if wanted is None or wanted.private:
+    if wanted is None or call.request.headers.get("x-amz-acl") == "private":  # which some clients say of every write
         return ""
-    await call.authorizer.must("s3:PutObjectAcl", call.request.key)
-    check_acl(bucket, wanted)
+    if not wanted.private:
+        await call.authorizer.must("s3:PutObjectAcl", call.request.key)
+    check_acl(bucket, wanted, call.request.headers)
     return acl.encode(wanted)
 
 

@@ -7,7 +7,7 @@ What is like others is a row of `SETTINGS`; a handler of its own has only what i
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -285,7 +285,7 @@ async def get_acl(gateway: Gateway, call: Call) -> Answer:
 async def put_acl(gateway: Gateway, call: Call) -> Answer:
     bucket = await find_bucket(gateway, call.request.bucket)
     wanted = await asked_acl(call.request, await canonical_of(gateway, bucket.owner))
-    check_acl(bucket, wanted)
+    check_acl(bucket, wanted, call.request.headers)
     judged_by = (documents.BLOCK, documents.OWNERSHIP)
     await set_document(gateway, call.request.bucket, documents.ACL, acl.encode(wanted), bucket, judged_by)
     return respond(200)
@@ -308,11 +308,10 @@ async def asked_acl(request: S3Request, owner: str) -> acl.Acl:
         raise S3Error("MalformedACLError", error.message if error.fields else "") from error
 
 
-def check_acl(bucket: Bucket, wanted: acl.Acl) -> None:
-    """Raises S3Error where a bucket takes no such ACL."""
-    if wanted.private:
-        return
-    if not documents.has_acls(bucket):
+def check_acl(bucket: Bucket, wanted: acl.Acl, headers: Mapping[str, str]) -> None:
+    """Raises S3Error where a bucket takes no such ACL: without ACLs none but that all is its owner's."""
+    owners = wanted.private and headers.get("x-amz-acl", acl.OWNERS) == acl.OWNERS
+    if not owners and not documents.has_acls(bucket):
         raise S3Error("AccessControlListNotSupported")
     if wanted.public and documents.block_of(bucket).acls:
         raise S3Error(
