@@ -26,7 +26,7 @@ from s4.gateway.rates import NO_RATE
 from s4.gateway.read import Opened, open_object
 from s4.http.request import S3Request
 from s4.metadata.keys import partition_of
-from s4.metadata.rows import Bucket, Object, decode_object
+from s4.metadata.rows import Bucket, Object, Upload, decode_object
 from s4.s3 import acl, conditions, encryption, names, sigv4
 from s4.s3.errors import S3Error
 from s4.s3.operations import BUCKET, OBJECT
@@ -231,7 +231,10 @@ class Authorizer:
         where a policy asks for that. Comes before anything is asked."""
         if self._bucket is None or not self._asks_for(_SEALED):
             return
-        begun = await find_begun(self._gateway, self._name, key, upload, b"")
+        begun: Upload | Object | None = await find_begun(self._gateway, self._name, key, upload, b"")
+        if begun is None:  # completed before, perhaps: a repeat is told what was answered then
+            row = await self._row(key, "")
+            begun = row if row is not None and row.upload and row.upload.hex() == upload.lower() else None
         if begun is not None:
             told = encryption.shown(begun.sealing, {})
             own = {f"s3:{name}": (value,) for name, value in told.items()}
