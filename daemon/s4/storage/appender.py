@@ -83,7 +83,8 @@ class Appender:
         self._offset = self._reserved = 0
         self._lock = threading.Lock()  # the tail: this thread's, and for a moment that of `write_now` and `sync_now`
         self._turnstile = threading.Lock()  # passed before the lock: else the thread takes that again at once
-        self._syncing = threading.Lock()
+        self._syncing = threading.Lock()  # `sync_now`, which takes the lock meanwhile
+        self._at_disk = threading.Lock()  # one sync of a file at a time; nothing else is taken by who has it
         self._small, self._large = deque[Append](), deque[Append]()
         self._ending = False
         self._written = self._synced = 0
@@ -171,8 +172,9 @@ class Appender:
     def sync_now(self) -> None:
         """Make every record written so far durable. Blocks; runs on any thread.
 
-        One sync at a time: the kernel tells of a failed writeback once, so a second sync beside the first could
-        succeed over lost bytes. A failure ends the process before anybody else gets to sync.
+        One sync at a time: the kernel tells of a failed writeback once, so a second sync beside the first, that of a
+        volume that is sealed among them, could succeed over lost bytes. A failure ends the process before anybody else
+        gets to sync.
         """
         wanted = self._written  # what is being written now was told to nobody yet
         with self._syncing:
@@ -183,13 +185,18 @@ class Appender:
                 volume = self._volumes.acquire(number) if number is not None else None
             if volume is not None:  # a volume that is no longer current was synced when it was sealed
                 try:
-                    self._times.of(SYNC, self._files.sync, volume.fd)
-                except OSError as error:
-                    self._fatal(error)
-                    raise
+                    self._sync(volume)
                 finally:
                     self._volumes.release(volume)
             self._synced = written
+
+    def _sync(self, volume: Volume) -> None:
+        with self._at_disk:
+            try:
+                self._times.of(SYNC, self._files.sync, volume.fd)
+            except OSError as error:  # even ENOSPC: what was written before is in doubt now
+                self._fatal(error)
+                raise
 
     def _write(self) -> None:
         """Place and write what waits, a piece at a time, sync, then report. One call for many records: each costs a
@@ -264,9 +271,9 @@ class Appender:
 
     def _seal(self, volume: Volume) -> None:
         try:
-            self._times.of(SYNC, self._files.sync, volume.fd)
+            self._sync(volume)
             self._files.truncate(volume.fd, self._offset)
-        except OSError as error:  # even ENOSPC: what was written before is in doubt now
+        except OSError as error:
             self._fatal(error)
             raise RuntimeError(f"sealing {volume.path} failed: {error}") from error
         self._let_go(volume)
