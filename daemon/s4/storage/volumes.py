@@ -125,23 +125,36 @@ class Volumes:
 
     def acquire(self, number: int) -> Volume:
         """The open volume, held until `release`. Raises FileNotFoundError, FormatError."""
+        return self._held(number) or self._keep(self._opened(number))
+
+    def _held(self, number: int) -> Volume | None:
+        """As `acquire`, of one that is open already; asks no disk."""
         with self._lock:
             volume = self._open.get(number)
             if volume is not None:
                 self._open.move_to_end(number)
                 volume.users += 1
-                return volume
-        fd = self.files.open(self.path(number))
+            return volume
+
+    def _opened(self, number: int) -> Volume:
+        timed, failed = self.times.begin(READ), False
         try:
-            raw = bytearray(HEADER_SIZE)
-            self.files.read(fd, [raw], 0)
-            header = unpack_volume(bytes(raw))
-            if header.store != self.store or header.number != number:
-                raise FormatError(f"{self.path(number)} belongs to another store or place")
-        except BaseException:
-            self.files.close(fd)
+            fd = self.files.open(self.path(number))
+            try:
+                raw = bytearray(HEADER_SIZE)
+                self.files.read(fd, [raw], 0)
+                header = unpack_volume(bytes(raw))
+                if header.store != self.store or header.number != number:
+                    raise FormatError(f"{self.path(number)} belongs to another store or place")
+            except BaseException:
+                self.files.close(fd)
+                raise
+        except OSError as error:
+            failed = is_damage(error) and not isinstance(error, FileNotFoundError)
             raise
-        return self._keep(Volume(number, self.path(number), fd, header.secret, users=1))
+        finally:
+            self.times.end(timed, failed=failed)
+        return Volume(number, self.path(number), fd, header.secret, users=1)
 
     def release(self, volume: Volume) -> None:
         with self._lock:
@@ -208,7 +221,9 @@ class Volumes:
         data = unset(min(last * BLOCK, location.length) - start)
         table_at = location.data_at - 4 * blocks(location.length) + 4 * first
         try:
-            volume = self.acquire(location.volume)
+            volume = self._held(location.volume) if nowait else self.acquire(location.volume)
+            if volume is None:
+                return None
             try:
                 parts = [(table, table_at), (data, location.data_at + start)]
                 whole = (
