@@ -6,11 +6,16 @@ import asyncio
 import threading
 from pathlib import Path
 
+import pytest
+
 from s4.storage.files import Files
+from s4.storage.records import VolumeHeader, pack_volume
 from s4.storage.shards import ShardSettings, ShardStore
 from s4.storage.timing import READ
+from s4.storage.volumes import Volumes
 from storage.test_shards import open_store, run, shard
 
+HEAD = VolumeHeader(1, bytes(16), bytes(16))
 FEW = ShardSettings(volume_bytes=20_000, preallocate_bytes=0, reserve_bytes=0, open_volumes=1, flush_s=3600)
 
 
@@ -74,3 +79,15 @@ def test_a_drive_that_does_not_open_a_volume_is_told_of(tmp_path: Path) -> None:
         await store.close()
 
     run(test)
+
+
+def test_a_new_volume_is_not_closed_before_its_first_record(tmp_path: Path) -> None:
+    (tmp_path / "00000001.vol").write_bytes(pack_volume(HEAD))
+    volumes = Volumes(Files(), tmp_path, HEAD.store, open_files=1)
+    new = volumes.create(2)
+    volumes.release(volumes.acquire(1))  # another thread opens one: only so many stay open
+    assert volumes.files.size(new.fd) > 0
+    volumes.release(new)
+    volumes.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        volumes.files.size(new.fd)

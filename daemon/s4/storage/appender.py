@@ -291,7 +291,6 @@ class Appender:
                 self._seal(volume)
             self._next += 1  # first: a number whose file could not be finished is not used again
             volume = self._volumes.create(self._next - 1)
-            volume.users += 1
             self._volume, self._offset, self._reserved = volume, HEADER_SIZE, HEADER_SIZE
         if is_aligned:
             size += aligned(self._offset) - self._offset

@@ -111,7 +111,8 @@ class Volumes:
         return sorted(int(path.stem, 16) for path in self.directory.glob("*.vol"))
 
     def create(self, number: int) -> Volume:
-        """A new volume with its header, or nothing: on a full disk each append comes here anew."""
+        """A new volume with its header, held until `release`, or nothing: on a full disk each append comes here
+        anew."""
         secret, path = os.urandom(16), self.path(number)
         fd = self.files.create(path)
         try:
@@ -121,7 +122,7 @@ class Volumes:
             with contextlib.suppress(OSError):
                 self.files.unlink(path)
             raise
-        return self._keep(Volume(number, path, fd, secret))
+        return self._keep(Volume(number, path, fd, secret, users=1))
 
     def acquire(self, number: int) -> Volume:
         """The open volume, held until `release`. Raises FileNotFoundError, FormatError."""
