@@ -286,6 +286,7 @@ def test_what_failed_is_no_more_told_by_who_leads_no_more() -> None:
         mender = Mender(node, 0)
         mender._follow_plan = lambda _: None  # type: ignore[method-assign]
         mender.repair.target.store_for = lambda *_: "s"  # type: ignore[method-assign]
+        mender.repair.target.there = lambda _: frozenset("s")  # type: ignore[method-assign]
         mender.repair.make = failing(len, DamagedError("too few"))  # type: ignore[method-assign]
         await mender.run()
         assert mender.repair.failed == 1

@@ -6,13 +6,17 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
+
+import pytest
 
 from inprocess import opened, put, verified
 from s4.gateway.buckets import create_bucket
 from s4.metadata import keys
 from s4.metadata.rows import Counters, decode, encode
 from s4.peer.api import StaleError
+from s4.upkeep import shard_repair
 from s4.upkeep.repair import Repairer
 from s4.upkeep.shard_repair import ShardRepair
 
@@ -85,6 +89,9 @@ class Nothing:
     def store_for(self, _partition: int, _position: int) -> str:
         return "store"
 
+    def there(self, _partition: int) -> frozenset[str]:
+        return frozenset(["store"])
+
     async def flush(self) -> None: ...
 
     async def discard(self, _partition: int, _blob: bytes) -> None: ...
@@ -101,5 +108,58 @@ def test_a_shard_of_a_blob_that_is_gone_is_healed_only_where_that_is_so(tmp_path
                 repair = ShardRepair(NoLonger(store.host, leads=leads), cast(Any, Nothing()), 0.0)
                 await repair.heal_queue(0)
                 assert (store.host.get(row) is None) == leads
+
+    asyncio.run(test())
+
+
+class Away(Nothing):
+    """Stores by position, of which some are away."""
+
+    def __init__(self, up: list[str]) -> None:
+        self.up, self.asked = up, 0
+
+    def store_for(self, _partition: int, position: int) -> str:
+        self.asked += 1
+        return self.up[position]
+
+    def there(self, _partition: int) -> frozenset[str]:
+        return frozenset(filter(None, self.up))
+
+
+def test_what_waits_for_a_store_that_is_away_is_looked_at_less_and_less_until_one_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test() -> None:
+        heals = {keys.heal_row(0, bytes([blob]) * 16, position): b"" for blob in range(200) for position in (1, 2)}
+        rounds: list[float] = []
+        now = 0.0
+
+        def scan(table: bytes, start: bytes) -> Any:
+            if start == table:
+                rounds.append(now)
+            return iter([(row, b"") for row in sorted(heals) if row >= start])
+
+        async def submit(_: int, healed: Any, *, own: bool) -> None:
+            del heals[keys.heal_row(0, healed.blob, healed.positions[0])]
+
+        async def until(end: float) -> list[float]:
+            nonlocal now
+            while now < end:
+                await repair.heal_queue(0)
+                now += 1
+            return [when for when in rounds if when >= end - 200]
+
+        monkeypatch.setattr(shard_repair, "time", SimpleNamespace(monotonic=lambda: now))
+        target = Away(["a", "", ""])
+        rows = SimpleNamespace(get=heals.get, scan=scan, submit=submit, check=lambda _: None)
+        repair = ShardRepair(cast(Any, rows), cast(Any, target), 0.0)
+        assert await until(200) == [0, 5, 15, 35, 75, 135, 195]
+        assert target.asked == 2 * 7
+        target.up[1] = "b"  # in the middle of a wait
+        assert (await until(400))[:5] == [200, 201, 206, 216, 236], "what came is healed, then nothing could be done"
+        assert len(heals) == 200
+        target.up = ["a", "", "c"]
+        await until(402)
+        assert not heals
 
     asyncio.run(test())

@@ -39,6 +39,10 @@ class OwnDrives:
         there = self._node.drives.at(partition, position) is not None
         return self._node.membership.current.spec.members[partition][position] if there else ""
 
+    def there(self, partition: int) -> frozenset[str]:
+        members = range(len(self._node.membership.current.spec.members[partition]))
+        return frozenset(filter(None, (self.store_for(partition, position) for position in members)))
+
     def is_up(self, store: str) -> bool:
         return True  # a drive that fails ends the process (D7)
 

@@ -41,6 +41,10 @@ class Stores:
         store = self._keeper.current.target(partition, position)
         return store if store and self._router.is_up(store) else ""
 
+    def there(self, partition: int) -> frozenset[str]:
+        config = self._keeper.current.partitions[partition].config
+        return frozenset(store for store in (*config.members, config.joining) if store and self._router.is_up(store))
+
     async def is_whole(self, shard: Shard, length: int) -> bool:
         return False  # what can be read there may not be on its disk yet: all of a blob is made in one process (D2)
 

@@ -18,6 +18,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache, partial
 from itertools import islice
 from typing import Protocol, TypeVar
 
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 
 BATCH = 64
 CONCURRENT = 4  # shards that are made at the same time
-WAIT_S = 5.0  # for a partition of whose queue nothing could be done
+WAIT_S, MOST_WAIT_S = 5.0, 60.0  # for a partition of whose queue nothing could be done, first and again and again
 
 T = TypeVar("T")
 Failed = (DamagedError, ErasureError, DiskFullError, CallError)
@@ -47,6 +48,10 @@ class Target(Protocol):
 
     def store_for(self, partition: int, position: int) -> str:
         """The store to which a shard of a position goes now; empty where there is none, or it is away."""
+        ...
+
+    def there(self, partition: int) -> frozenset[str]:
+        """The stores of a partition that can be asked now."""
         ...
 
     def is_up(self, store: str) -> bool: ...
@@ -100,6 +105,16 @@ class Fill:
     started_s: float = field(default_factory=time.time)
 
 
+@dataclass(slots=True)
+class Wait:
+    """Until when a partition's queue is left alone, and for how long that is. `there` are the stores that were there all
+    the time: another one ends it."""
+
+    until: float
+    seconds: float
+    there: frozenset[str]
+
+
 class ShardRepair:
     """No more than `bytes_per_s` are read to make shards again; 0 is no bound."""
 
@@ -107,7 +122,7 @@ class ShardRepair:
         self._rows, self.target, self._bytes_per_s = rows, target, bytes_per_s
         self._limit = asyncio.Semaphore(CONCURRENT)
         self.later: dict[bytes, float] = {}  # heal rows that failed, and when they are tried again
-        self.waits: dict[int, float] = {}  # partitions whose queue cannot be worked on now
+        self.waits: dict[int, Wait] = {}  # partitions whose queue cannot be worked on now
         self.made_shards = self.made_bytes = self.read_bytes = 0
 
     @property
@@ -118,6 +133,7 @@ class ShardRepair:
     def leads(self, partitions: Container[int]) -> None:
         """Others work on the rest now: what failed there is theirs to try, and to tell."""
         self.later = {row: when for row, when in self.later.items() if keys.split_heal(row)[0] in partitions}
+        self.waits = {partition: wait for partition, wait in self.waits.items() if partition in partitions}
 
     def blobs(self, partition: int) -> int:
         value = self._rows.get(keys.counters_row(partition, 0))
@@ -126,21 +142,34 @@ class ShardRepair:
     # -- the queue
 
     async def heal_queue(self, partition: int) -> None:
-        """One round. Where nothing could be done the next one waits, for a store may be away for long."""
-        now = time.monotonic()
-        if now < self.waits.get(partition, 0.0):
-            return
+        """One round. Where nothing could be done the next one waits, each time longer, for a store may be away for
+        long; not once one comes."""
+        now, there, wait = time.monotonic(), self.target.there(partition), self.waits.get(partition)
+        if wait is not None and there <= wait.there:
+            wait.there = there
+            if now < wait.until:
+                return
+        else:
+            wait = None
+        store_for = cache(partial(self.target.store_for, partition))  # of each position asked once, not for each row
         table = start = keys.table(partition, keys.HEAL)
         seen = done = 0
         while rows := [key for key, _ in islice(self._rows.scan(table, start), BATCH)]:
             start = rows[-1] + b"\x00"
             seen += len(rows)
-            healed = await _all(self._heal(row) for row in rows if self.later.get(row, 0.0) <= now)
+            due = [row for row in rows if self.later.get(row, 0.0) <= now and store_for(keys.split_heal(row)[2])]
+            if not due:
+                await asyncio.sleep(0)
+                continue
+            healed = await _all(self._heal(row) for row in due)
             if any(healed):
                 await self.target.flush()
             done += len(await _all(self._forget(*keys.split_heal(row), store) for row, store in filter(None, healed)))
         if seen and not done:
-            self.waits[partition] = time.monotonic() + WAIT_S
+            seconds = min(2 * wait.seconds, MOST_WAIT_S) if wait is not None else WAIT_S
+            self.waits[partition] = Wait(time.monotonic() + seconds, seconds, there)
+        else:
+            self.waits.pop(partition, None)
         self.later = {row: when for row, when in self.later.items() if self._rows.get(row) is not None}
 
     async def _heal(self, row: bytes) -> tuple[bytes, str] | None:
