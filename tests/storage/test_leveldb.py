@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from s4.storage.leveldb import AnyDatabaseError, Database, DatabaseError
+from s4.storage.leveldb import VERIFIED_BYTES, AnyDatabaseError, Database, DatabaseError, verify
 
 
 def database(path: Path) -> Database:
@@ -45,7 +49,7 @@ def test_a_flipped_bit_is_never_given_out(tmp_path: Path) -> None:
         snapshot.get(b"key00700")
     snapshot.close()
     with pytest.raises(AnyDatabaseError):
-        kept.verified(b"key00600", b"\xff", 100_000)
+        kept.verified(b"key00600", b"\xff", 100_000, 1 << 30)
     assert (tmp_path / "meta.damaged").exists()
     kept.close()
 
@@ -103,3 +107,47 @@ def test_of_large_rows_a_cursor_takes_few_at_once(tmp_path: Path) -> None:
     assert [len(cursor.take(16)) for _ in range(3)] == [1, 1, 16]
     cursor.close()
     database.close()
+
+
+def test_all_rows_are_verified_on_a_thread_in_small_steps_and_at_a_rate(tmp_path: Path) -> None:
+    class Watched(Database):
+        steps: list[tuple[bytes, int]]
+        threads: set[threading.Thread]
+
+        def verified(self, *arguments: Any) -> tuple[bytes, int]:
+            self.steps.append(super().verified(*arguments))
+            self.threads.add(threading.current_thread())
+            return self.steps[-1]
+
+    kept = Watched(tmp_path / "meta", cache_bytes=1 << 20, write_buffer_bytes=8 << 20, open_files=20)
+    kept.steps, kept.threads = [], set()
+    kept.write([(b"%03d" % number, bytes(65_536)) for number in range(100)])
+    asyncio.run(verify(kept, b"\xff", 0))
+    assert sum(read for _, read in kept.steps) == 100 * 65_539
+    assert max(read for _, read in kept.steps) < VERIFIED_BYTES + 65_539
+    assert [last for last, _ in kept.steps[-2:]] == [b"099", b""]
+    assert threading.current_thread() not in kept.threads
+    began = time.monotonic()
+    asyncio.run(verify(kept, b"\xff", 20e6))
+    assert time.monotonic() - began >= 100 * 65_539 / 20e6
+    kept.close()
+
+
+def test_a_database_is_not_closed_under_a_thread_that_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, reads, go_on = database(tmp_path / "meta"), threading.Event(), threading.Event()
+
+    def stands() -> None:
+        reads.set()
+        go_on.wait(60)
+
+    monkeypatch.setattr(kept, "_check_end", stands)
+    reading = threading.Thread(target=kept.verified, args=(b"", b"\xff", 1, 1))
+    closing = threading.Thread(target=kept.close)
+    reading.start()
+    reads.wait(60)
+    closing.start()
+    closing.join(0.1)
+    assert closing.is_alive()
+    go_on.set()
+    reading.join()
+    closing.join()

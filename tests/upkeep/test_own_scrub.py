@@ -47,7 +47,7 @@ class Rows:
 class Copy:
     """A copy of the metadata that is well."""
 
-    async def scrub(self) -> None:
+    async def scrub(self, _bytes_per_s: float) -> None:
         return
 
 

@@ -112,15 +112,18 @@ class Database:
     def _between(self, start: bytes, stop: bytes) -> list[bytes]:
         return self._keys[bisect_left(self._keys, start) : bisect_left(self._keys, stop)]
 
-    def verified(self, start: bytes, stop: bytes, limit: int) -> bytes:
-        found = self._between(start, stop)[:limit]
+    def verified(self, start: bytes, stop: bytes, rows: int, size: int) -> tuple[bytes, int]:
+        read, last = 0, b""
         try:
-            for key in found:
-                self._whole(key, key + b"\x00")
+            for last in self._between(start, stop)[:rows]:
+                self._whole(last, last + b"\x00")
+                read += len(last) + len(self._rows[last])
+                if read >= size:
+                    break
         except plyvel.Error as error:
             self.mark_damaged()
             raise DatabaseError(f"the database {self.path} is damaged: {error}") from error
-        return found[-1] if found else b""
+        return last, read
 
     def snapshot(self) -> Snapshot:
         return Snapshot(dict(self._rows), list(self._keys), self._whole)

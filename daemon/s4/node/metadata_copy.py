@@ -31,14 +31,13 @@ from s4.cluster.keeper import MapKeeper
 from s4.cluster.messages import LOST, State
 from s4.replica.group import Group
 from s4.replica.keptrows import checked, state_row
-from s4.storage.leveldb import DAMAGED, AnyDatabaseError, Database, DatabaseError, is_damage, unmark
+from s4.storage.leveldb import DAMAGED, AnyDatabaseError, Database, DatabaseError, is_damage, unmark, verify
 
 log = logging.getLogger(__name__)
 
 LOOK_S = 1.0
 PATIENCE_S = 30.0  # for others to go on without a copy that could still be used
 LEAVE_S = 3.0
-ROWS = 5000
 
 Open = Callable[[Path], Database]
 
@@ -122,13 +121,10 @@ class OwnCopy:
             log.error("the copy of the metadata is damaged: %s", error)
             self.alarm = "its copy of the metadata is damaged"
 
-    async def scrub(self) -> None:
-        """Read every row, also those that wait to be committed. Damage is noted, and ends it."""
-        cursor = b""
+    async def scrub(self, bytes_per_s: float = 0.0) -> None:
+        """Read every row, also those that wait to be committed; 0 is no bound. Damage is noted, and ends it."""
         try:
-            while last := self._group.database.verified(cursor, b"\xff" * 8, ROWS):
-                cursor = last + b"\x00"
-                await asyncio.sleep(0)
+            await verify(self._group.database, b"\xff" * 8, bytes_per_s)
         except AnyDatabaseError as error:
             self._found(error)
 

@@ -8,6 +8,7 @@ loop, `write` with `sync` waits for the disk and runs on a thread.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import gc
@@ -36,6 +37,7 @@ Rows = Iterable[tuple[bytes, bytes | None]]
 
 
 BATCH_BYTES, FEW = 64 * 1024, 4  # of rows that are taken at once, looked at each few: one may have a megabyte
+VERIFIED_ROWS, VERIFIED_BYTES = 5000, 1 << 20  # that are read and checked in one step
 TABLE_BYTES = 16 << 20  # of a table: opening one again, since only so many are open, costs more than a read in it
 _END, _OVER = b"\xff" * 16, b"\x00forgotten\x00"
 DAMAGED = ".damaged"  # added to a database's name: a file that says so
@@ -107,7 +109,7 @@ class Database:
             _sync(path)  # no log that was done with comes back
             unmark(path, UNSYNCED)  # what the logs had is in a table by now, which LevelDB synced
         self._loose: LooseLog | None = None  # from the first write on that is not synced
-        self._ordered = threading.Lock()
+        self._ordered, self._verifying = threading.Lock(), threading.Lock()
         self.forgetting = Forgetting(partial(_look, self._db), partial(_compact, self._db))
 
     def batch(self, rows: Rows, sync: bool = True) -> Callable[[], None]:
@@ -200,24 +202,26 @@ class Database:
         if self.on_damage is not None:
             self.on_damage(error)
 
-    def verified(self, start: bytes, stop: bytes, limit: int) -> bytes:
-        """The last key of up to `limit` rows from `start` on, each read and checked; empty at the end.
+    def verified(self, start: bytes, stop: bytes, rows: int, size: int) -> tuple[bytes, int]:
+        """The last key of up to `rows` rows from `start` on, each read and checked, and their bytes; empty at the end.
+        They are fewer where they have `size` bytes or more. For a thread: it waits for the disk.
 
         Raises DatabaseError for damage, and leaves word beside the database that it is damaged.
         """
-        last = b""
+        last, read = b"", 0
         try:
-            with self._db.iterator(
-                start=start, stop=stop, include_value=False, verify_checksums=True, fill_cache=False
-            ) as iterator:
-                for last in islice(iterator, limit):  # noqa: B007 - the last one is what is wanted
-                    pass
-            if not last:
-                self._check_end()
+            with self._verifying:
+                with self._db.iterator(start=start, stop=stop, verify_checksums=True, fill_cache=False) as iterator:
+                    for last, value in islice(iterator, rows):
+                        read += len(last) + len(value)
+                        if read >= size:
+                            break
+                if not last:
+                    self._check_end()
         except plyvel.Error as error:
             self._damaged(error)
             raise DatabaseError(f"the database {self.path} is damaged: {error}") from error
-        return last
+        return last, read
 
     def _check_end(self) -> None:
         """An iterator that meets a damaged block says so at the next good one; where none follows it just ends. So the
@@ -260,10 +264,22 @@ class Database:
     def close(self) -> None:
         self.forgetting.close()
         del self.get, self._get
-        self._db.close()
+        with self._verifying:  # a database must not be closed under an iterator that is at work
+            self._db.close()
         if self._loose is not None:
             self._loose.close()
         gc.collect(0)
+
+
+async def verify(database: Database, stop: bytes, bytes_per_s: float) -> None:
+    """Read and check every row before `stop`, a step at a time; 0 is no bound. Raises DatabaseError for damage."""
+    start = b""
+    while True:
+        last, read = await asyncio.to_thread(database.verified, start, stop, VERIFIED_ROWS, VERIFIED_BYTES)
+        if not last:
+            return
+        start = last + b"\x00"
+        await asyncio.sleep(read / bytes_per_s if bytes_per_s else 0)
 
 
 def _cut(path: Path, *, unsynced: bool) -> bool:

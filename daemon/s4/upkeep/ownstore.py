@@ -121,7 +121,7 @@ class OwnStore:
         and damaged metadata are made again (node/metadata_copy.py). One that was cut off is gone on with, unless
         `anew`; one at a time."""
         async with self._scrubbing:
-            await self._node.copy.scrub()
+            await self._node.copy.scrub(bytes_per_s)
             if anew or not self.scrubbed.running:
                 self.scrubbed = Scrubbed(True, started_s=self._clock(), ended_s=self.scrubbed.ended_s)
             place = self.scrubbed

@@ -24,7 +24,7 @@ from s4.metadata.rows import Blob, decode
 from s4.metadata.small import content_of
 from s4.node.base import Node
 from s4.storage.directory import DriveError
-from s4.storage.leveldb import DatabaseError
+from s4.storage.leveldb import DatabaseError, verify
 from s4.storage.records import DamagedError, OfflineError, Shard
 from s4.upkeep.headers import read_whole
 from s4.upkeep.progress import ProgressFile, is_due
@@ -32,7 +32,6 @@ from s4.upkeep.progress import ProgressFile, is_due
 log = logging.getLogger(__name__)
 
 RUN = 64
-COPY_ROWS = 5000
 
 
 class Place(msgspec.Struct):
@@ -101,7 +100,7 @@ class Scrubber:
             for partition in range(self.place.partition, self._node.partitions):
                 await self._partition(partition, rate)
                 self.place.partition, self.place.after = partition + 1, ""
-            await self._check_copies()
+            await self._check_copies(rate)
             self.place.running, self.place.ended_s = False, self._clock()
             self._file.save(self.place)
             if self.place.damaged:
@@ -167,14 +166,11 @@ class Scrubber:
         if queued is not None:
             self._queued.append(queued)
 
-    async def _check_copies(self) -> None:
+    async def _check_copies(self, rate: float) -> None:
         """Read every row of every copy of the metadata. A damaged one ends the process and is made again at start."""
         for copy in self._node.host.copies.all():
-            cursor = b""
             try:
-                while last := copy.verified(cursor, keys.END, COPY_ROWS):
-                    cursor = last + b"\x00"
-                    await asyncio.sleep(0)
+                await verify(copy, keys.END, rate)
             except DatabaseError as error:
                 if len(self._node.host.copies.all()) > 1:
                     self._fatal(DriveError(copy.path.parent, error))
