@@ -15,7 +15,7 @@ import pytest
 
 from inprocess import until
 from s4.storage.files import Files
-from s4.storage.index import open_index
+from s4.storage.index import DOUBT_KEY, open_index
 from s4.storage.records import DamagedError, Shard
 from s4.storage.shards import ShardSettings, ShardStore
 from s4.upkeep import compaction
@@ -244,6 +244,28 @@ def test_an_index_that_cannot_be_read_is_made_again_at_the_start_that_follows(tm
             assert fatal.done()  # the process would end here
             store._index.close()
         assert failed == 0
+        await store.close()
+
+    run(test)
+
+
+def test_an_index_whose_word_of_doubt_cannot_be_read_is_made_again(tmp_path: Path) -> None:
+    """It is read at a start, and the whole server with all other drives did not start."""
+
+    async def test() -> None:
+        store, _ = await open_store(tmp_path)
+        await filled(store, 400, 3000)
+        store._put(DOUBT_KEY, b"")
+        await store.close()
+        open_index(tmp_path / "index").close()  # LevelDB makes a table of its log
+        (table,) = (tmp_path / "index").glob("*.ldb")
+        with table.open("r+b") as file:
+            file.write(os.urandom(2000))
+        store, fatal = await open_store(tmp_path)
+        for number in range(400):
+            assert await store.read(shard(number), 0, 3000) == body(number, 3000)
+        assert store.in_doubt
+        assert not fatal.done()
         await store.close()
 
     run(test)

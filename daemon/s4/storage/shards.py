@@ -75,9 +75,8 @@ class ShardSettings:
     durable: bool = True
     sync_index: bool = True
     slow_s: float = SLOW_S
-    mark: Callable[[], bool] | None = (
-        None  # keeps older programs out, durably, before the first aligned record; may fail
-    )
+    # keeps older programs out, durably, before the first aligned record; may fail
+    mark: Callable[[], bool] | None = None
 
 
 class ShardStore:
@@ -118,15 +117,13 @@ class ShardStore:
         """Open the store and bring the index up to the volumes: all of them where the index was lost."""
         self = cls(files, directory, store, settings, fatal)
         try:
-            self._load()
+            since = self._load()
         except AnyDatabaseError as error:
             log.error("the index in %s cannot be read: %s", directory, error)
             self._index.mark_damaged()
             self._index.close()
             self._index = open_index(directory / "index")
-            self._load()
-        doubt = self._index.get(DOUBT_KEY)
-        since = MARK.unpack(doubt)[1:] if doubt else self._mark
+            since = self._load()
         tail = await self._loop.run_in_executor(self._pool, self._volumes.recover, since)
         tail.next_number = max(tail.next_number, self._mark[0] + 1)  # a number below the mark would not be scanned
         for number, size in tail.torn.items():
@@ -154,17 +151,18 @@ class ShardStore:
         await self.flush()
         return self
 
-    def _load(self) -> None:
-        """The mark and what volumes hold, of those that are there: one may have been unlinked before its row went."""
+    def _load(self) -> tuple[int, int]:
+        """The mark, what volumes hold that are there (one is unlinked before its row goes), and where a scan begins."""
         self._mark, self._use = (0, 0), {}
-        mark = self._index.get(MARK_KEY)
-        if mark is not None:
+        if (mark := self._index.get(MARK_KEY)) is not None:
             self._mark = MARK.unpack(mark)[1:]
         there = set(self._volumes.numbers())
         for key, value in self._index.scan(b"v", b"w"):
             _, used, dead = VOLUME.unpack(value)
             if int.from_bytes(key[1:], "big") in there:
                 self._use[int.from_bytes(key[1:], "big")] = VolumeUse(used, dead)
+        doubt = self._index.get(DOUBT_KEY)
+        return MARK.unpack(doubt)[1:] if doubt else self._mark
 
     async def on_a_thread(self, call: Callable[..., T], *arguments: Any) -> T:
         """Run what only waits for the drive, and uses no volume."""
@@ -297,10 +295,9 @@ class ShardStore:
             if key in rows:
                 return rows[key]
         try:
-            row: bytes | None = self._index.get(key)
+            return self._index.get(key)
         except AnyDatabaseError as error:
             raise self._index_failed(error) from error
-        return row
 
     def _index_failed(self, error: Exception) -> Exception:
         """The index cannot be read: it is made again from the volumes, at the start that follows."""
