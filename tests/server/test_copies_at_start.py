@@ -14,8 +14,10 @@ from process import wait_until
 from s4.cluster.coordinator import QuorumError
 from s4.gateway.buckets import create_bucket
 from s4.metadata import commands
+from s4.node import local
 from s4.storage.directory import DirectoryError
 from s4.storage.files import Files
+from s4.storage.leveldb import Database, DatabaseError
 
 
 class NoMap(Files):
@@ -84,6 +86,31 @@ def test_a_damaged_copy_is_filled_again(tmp_path: Path) -> None:
             assert len(store.membership.current.status[0].in_sync) == 2
             assert [name for name, _ in store.joiners] == [store.membership.current.order[0]]
             assert await get(gateway, "kept", b"k") == b"inline"
+
+    asyncio.run(whole())
+
+
+def test_a_copy_that_a_process_out_of_descriptors_cannot_open_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was taken for damaged, and removed to be filled again."""
+    drives = [tmp_path / f"d{number}" for number in range(1, 5)]
+
+    class Out(Database):
+        def __init__(self, path: Path, **sizes: Any) -> None:
+            if path == drives[0] / "meta":
+                raise DatabaseError(f"cannot open the database {path}: IO error: {path}/LOCK: Too many open files")
+            super().__init__(path, **sizes)
+
+    async def whole() -> None:
+        async with opened(drives) as (_, gateway):
+            await create_bucket(gateway, "kept", "root")
+        with monkeypatch.context() as patch:
+            patch.setattr(local, "Database", Out)
+            with pytest.raises(DatabaseError, match="Too many open files"):
+                async with opened(drives):
+                    pass
+        assert (drives[0] / "meta" / "CURRENT").exists()
 
     asyncio.run(whole())
 

@@ -39,7 +39,7 @@ from s4.s3.encryption import SSE_S3
 from s4.storage.directory import DirectoryError, DriveError, aligning, keeps_out, note_opened, version
 from s4.storage.drives import Drive, Drives
 from s4.storage.files import Files
-from s4.storage.leveldb import DAMAGED, AnyDatabaseError, Database, DatabaseError
+from s4.storage.leveldb import DAMAGED, AnyDatabaseError, Database, DatabaseError, is_damage
 from s4.storage.shards import ShardSettings, ShardStore
 
 log = logging.getLogger(__name__)
@@ -332,7 +332,7 @@ def _open_copies(lineup: Lineup, limits: Limits) -> tuple[Copies, list[str]]:
         try:
             opened[seat.store] = _readable(_database(seat, limits), lineup.shard_map.partitions)
         except AnyDatabaseError as error:
-            if len(wanted) == 1:
+            if len(wanted) == 1 or not is_damage(error):
                 raise
             log.error("the metadata in %s cannot be opened and will be made again: %s", seat.directory, error)
     if not opened:

@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from s4.storage.leveldb import DAMAGED, Database, DatabaseError, no_room
+from s4.storage.leveldb import DAMAGED, Database, DatabaseError, is_damage, no_room
 from s4.storage.records import FormatError, Shard
 from s4.storage.volumes import Location
 
@@ -47,7 +47,7 @@ def open_index(path: Path) -> Database:
             raise DatabaseError(f"the database {path} was found damaged")
         return _open(path)
     except DatabaseError as error:
-        if no_room(error):  # that is no damage, and nothing new could be made
+        if no_room(error) or not is_damage(error):  # nothing is wrong with it, and nothing new could be made
             raise
         aside = path.with_name(f"{path.name}.damaged-{time.time_ns():x}")
         log.error("%s; it is put aside as %s and made again from the volumes", error, aside.name)

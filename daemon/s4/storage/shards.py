@@ -119,6 +119,9 @@ class ShardStore:
         try:
             since = self._load()
         except AnyDatabaseError as error:
+            if not is_database_damage(error):
+                self._index.close()
+                raise DatabaseError(f"the index in {directory} cannot be read now: {error}") from error
             log.error("the index in %s cannot be read: %s", directory, error)
             self._index.mark_damaged()
             self._index.close()
