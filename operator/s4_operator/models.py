@@ -158,8 +158,7 @@ class GatewayTls(Model):
         json_schema_extra=rules(
             rule(
                 "!has(self.issuerRef) || !has(self.secretName)",
-                "gateway.tls takes secretName or issuerRef, not both: what cert-manager makes is in a Secret of its "
-                "own",
+                "gateway.tls takes secretName or issuerRef, not both: what cert-manager makes is in a Secret of its own",
             ),
             rule("!has(self.issuerRef) || self.enabled", "gateway.tls.issuerRef needs gateway.tls.enabled"),
         )
@@ -497,6 +496,5 @@ def size(quantity: str) -> int:
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(Ki|Mi|Gi|Ti|Pi|k|M|G|T|P)?", quantity)
     if match is None:
         raise ValueError(f"{quantity!r} is no quantity; write 10Gi, 500Mi or a number of bytes")
-    unit = match[2] or ""
-    base = 1024 if unit.endswith("i") else 1000
+    unit, base = match[2] or "", 1024 if (match[2] or "").endswith("i") else 1000
     return int(float(match[1]) * base ** (["", "K", "M", "G", "T", "P"].index(unit[:1].upper())))
