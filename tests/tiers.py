@@ -45,6 +45,7 @@ CHECK = (
     "kube/test_image.py",
     "kube/test_lost.py",
     "kube/test_kind.py",
+    "kube/test_lacking.py",
     "kube/test_manifests.py",
     "kube/test_plan.py",
     "kube/test_sizes.py",

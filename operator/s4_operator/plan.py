@@ -38,17 +38,20 @@ from s4_operator.steps import (
     Step,
     SwapStore,
     Weigh,
+    few,
 )
 from s4_operator.stores import (
     FOREIGN,
     fresh_of,
     half_moved,
     is_empty,
+    lacking_shards,
     ordinal_of,
     pod_name,
     replacing,
     said,
     store_of,
+    whole_positions,
 )
 
 UNBOUND_S = 20.0  # after which a pod on a host whose claim has no volume was scheduled with another claim
@@ -234,19 +237,23 @@ def _repair(seen: Observed, current: ClusterMap, known: dict[str, Said | None] |
 
 def _cannot_lose(seen: Observed, current: ClusterMap, known: dict[str, Said | None], store: str) -> str:
     """Why declaring a store gone would lose data, as far as is known; empty where every shard can be made again, or a
-    person has confirmed the loss."""
+    person has confirmed the loss. Of who was away, what waits to be made again may be on the lost store and few others:
+    it counts once it has that. What waits for the lost store itself, or for others that are away, holds up nothing."""
     if store in seen.confirmed:
         return ""
     up = {name for name, one in known.items() if one is not None} - {store}
-    unreadable = copies = 0
+    lacking = lacking_shards(seen, up)
+    whole, unreadable, copies = up - lacking, 0, 0
     for one in current.partitions:
-        if store in one.config.members:
-            unreadable += sum(name in up for name in one.config.members) < current.data
+        if store in (*one.config.members, one.config.joining):
+            unreadable += whole_positions(one.config, whole) < current.data
         if store in one.config.in_sync:
             copies += not any(name in up for name in one.config.in_sync)
-    if unreadable or copies:
-        return f"without it {unreadable} partitions have too few shards and {copies} have no copy of their metadata"
-    return ""
+    if not unreadable and not copies:
+        return ""
+    waits = f", while shards wait on {few(sorted(current.stores[name].node for name in lacking))} to be made again"
+    text = f"without it {unreadable} partitions have too few shards and {copies} have no copy of their metadata"
+    return text + (waits if lacking else "")
 
 
 def _dead_hosts(

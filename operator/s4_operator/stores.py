@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from s4.cluster.clustermap import STANDBY, ClusterMap
+from s4.cluster.messages import Config
 from s4.cluster.placement import GONE
 from s4.cluster.status import Said
 from s4_operator.observed import Observed
@@ -77,6 +80,20 @@ def is_empty(seen: Observed, current: ClusterMap, store: str) -> bool:
         if store in (*config.in_sync, *config.eligible, *config.members, config.joining, *one.wanted):
             return False
     return seen.status is not None and seen.status.heals == 0
+
+
+def lacking_shards(seen: Observed, stores: Collection[str]) -> set[str]:
+    """Those of some stores on which shards wait to be made again; where nobody says on which they do, it may be any."""
+    heals_of = seen.status.heals_of if seen.status is not None else {}
+    unnamed = seen.status is None or seen.status.heals > sum(heals_of.values())
+    return {store for store in stores if unnamed or heals_of.get(store)}
+
+
+def whole_positions(config: Config, whole: Collection[str]) -> int:
+    """How many positions of a partition have every shard on these stores: of one that is being filled what was written
+    meanwhile is on the store that joins alone, and the rest on the one that it had."""
+    filled = config.position if config.joining else -1
+    return sum(store in whole and (at != filled or config.joining in whole) for at, store in enumerate(config.members))
 
 
 def is_whole(seen: Observed, current: ClusterMap, known: dict[str, Said | None] | None) -> bool:
