@@ -39,7 +39,7 @@ from s4_operator.observed import Observed
 from s4_operator.plan import Plan, plan
 from s4_operator.pods import ADMIN
 from s4_operator.report import blocked, report
-from s4_operator.secrets_of import Keys, Secrets, Trusted, trusted_by
+from s4_operator.secrets_of import Keys, LostError, Secrets, Trusted, trusted_by
 from s4_operator.state_models import ClusterState
 from s4_operator.steps import TAKES, DeleteClaim, DeletePod, GrowClaim, MakeMap, RetainVolume, Step, changed, in_words
 from s4_operator.sweep import sweep
@@ -85,7 +85,7 @@ class Clusters:
         now_s = time.time()
         try:
             trusted = await self.trusted(builder, self._cache.get("ShardMap", namespace, name))
-        except TakenError as error:
+        except (TakenError, LostError) as error:
             before = ClusterState(**(cluster.get("status") or {}))
             state = blocked(before, str(error), now_s, cluster["metadata"]["generation"])
             await write_status(self._kube, self._cache, cluster, before, state)

@@ -22,6 +22,7 @@ from s4_operator.manifests import Builder
 from s4_operator.models import ClusterSpec
 from s4_operator.ownership import RefusedError
 from s4_operator.resources import UnmetError, again_s, cluster_of, is_going, reason_of, reference_of, say
+from s4_operator.secrets_of import LostError
 
 Spec = TypeVar("Spec", bound=BaseModel)
 State = TypeVar("State", bound=ResourceState)
@@ -78,10 +79,13 @@ class Reconciler(Generic[Spec, State]):
         self._forget(resource["metadata"]["namespace"], resource["metadata"]["name"])
 
     async def _connect(self, cluster: Object) -> tuple[Builder, Daemons]:
-        """How to speak to a cluster. Raises KubeError."""
+        """How to speak to a cluster. Raises DaemonError where that is not known, KubeError."""
         metadata = cluster["metadata"]
         builder = Builder(metadata["namespace"], metadata["name"], metadata["uid"], ClusterSpec(**cluster["spec"]))
-        trusted = await self._clusters.trusted(builder)
+        try:
+            trusted = await self._clusters.trusted(builder)
+        except LostError as error:
+            raise DaemonError(0, "", str(error)) from error
         builder = self._clusters.served(builder, trusted)
         return builder, self._clusters.daemons(builder, trusted)
 

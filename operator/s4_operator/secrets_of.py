@@ -26,6 +26,17 @@ READ_AGAIN_S = 10.0
 CLUSTER = "cluster"  # the cluster's id, in the Secret of the master key
 
 
+class LostError(KubeError):
+    """A Secret is not there that data cannot be read without."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            409,
+            f"the Secret {name} is gone or has no key, and there is data that only that key serves: put it back from a "
+            "backup; pods that still run have it, and `s4 admin backup-keys` in one of them takes it out",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     access: str
@@ -84,7 +95,7 @@ class Secrets:
         self, builder: Builder, now_s: float, shards: Object | None = None, mounted: frozenset[str] = frozenset()
     ) -> Trusted:
         """`shards` is the cluster's ShardMap, if there is one; `mounted` are Secrets that its pods have S3 certificates
-        from now. Raises KubeError."""
+        from now. Raises LostError, KubeError."""
         names, spec = builder.names, builder.spec
         root = await self._root(builder)
         cluster = await self._master(builder, str(shards["spec"]["cluster"]) if shards is not None else "")
@@ -118,6 +129,12 @@ class Secrets:
     async def _write(self, builder: Builder, name: str, data: dict[str, str], kind: str = "Opaque") -> None:
         self._keep(builder, name, await self._kube.have(builder.secret(name, data, kind)))
 
+    async def _may_make(self, builder: Builder, name: str) -> None:
+        """Raises LostError where there is data already: another key would be one that opens none of it."""
+        shards = await self._kube.get("ShardMap", builder.namespace, builder.names["map"])
+        if shards is not None and (shards.get("status") or {}).get("partitions"):
+            raise LostError(name)
+
     async def _master(self, builder: Builder, known: str) -> str:
         """What the users' secrets are sealed with: made once, never changed, and kept as long as the data is. With it
         the cluster's id, which is `known` where there is a map: under another its volumes are somebody else's (M3)."""
@@ -129,6 +146,7 @@ class Secrets:
                 change = {"data": {CLUSTER: base64.b64encode(identity.encode()).decode()}}
                 self._keep(builder, name, await self._kube.patch("Secret", builder.namespace, name, change))
             return identity
+        await self._may_make(builder, name)
         key = base64.b64encode(secrets.token_bytes(32)).decode()
         made = builder.secret(name, {"master.key": key, CLUSTER: identity})
         if builder.spec.storage.reclaim != "Delete":
@@ -146,6 +164,8 @@ class Secrets:
         """The daemons' own keys. Volumes know them, and serve nobody under others: they are kept as long as the data
         is."""
         name = builder.names["root"]
+        if not {"accessKey", "secretKey"} <= set(await self._read(builder, name)):
+            await self._may_make(builder, name)
         keys = await self._once(builder, name)
         found = (self._seen[builder.uid, name][1] or {}).get("metadata", {})
         if found.get("ownerReferences") and builder.spec.storage.reclaim != "Delete":

@@ -178,7 +178,7 @@ def namespace(api: ApiServer) -> Iterator[ApiServer]:
     """Where `operator` may have Secrets, but nothing of cert-manager."""
     secrets = "/api/v1/namespaces/default/secrets"
     api.call("DELETE", secrets)
-    api.kubectl("create", "role", "issued", "-n", "default", "--verb=*", "--resource=secrets")
+    api.kubectl("create", "role", "issued", "-n", "default", "--verb=*", "--resource=secrets,shardmaps.s4.dev")
     api.kubectl("create", "rolebinding", "issued", "-n", "default", "--role=issued", "--user=operator")
     yield api
     api.kubectl("delete", "-n", "default", "role,rolebinding", "issued")

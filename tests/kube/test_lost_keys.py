@@ -1,0 +1,79 @@
+"""The Secrets that a cluster's data cannot be read without: once there is data no others are made in their place."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from kube.apiserver import ApiServer
+from kube.tenants import HOME, S4, Tenants
+from process import ServerProcess
+from s4.cluster import planner
+from s4.cluster.clustermap import ClusterMap
+from s4.cluster.keeper import MapKeeper
+from s4.cluster.kubernetes import KubernetesCoordinator, client
+
+
+@pytest.fixture
+def home(one_api: ApiServer, server: ServerProcess) -> Iterator[Tenants]:
+    made = Tenants(one_api, server)
+    yield made
+    one_api.call("DELETE", f"{S4}/namespaces/{HOME}/shardmaps")
+
+
+def formed(old: ClusterMap) -> ClusterMap:
+    for number in range(4):
+        old = planner.registered(old, f"{number:032x}", f"c-node-{number}", "a:1", f"h{number}", 1.0)
+    return planner.added(old, list(old.stores))
+
+
+def form(api: ApiServer) -> None:
+    """The cluster's map plans with stores: there may be data."""
+
+    async def work() -> None:
+        connection = await client(str(api.kubeconfig))
+        await (await MapKeeper.open(KubernetesCoordinator(HOME, "c", connection, planner=True))).change(formed)
+        await connection.close()  # type: ignore[no-untyped-call]
+
+    asyncio.run(work())
+
+
+def reconciled(home: Tenants) -> str:
+    listed = home.status(HOME, "c", "S4Cluster")["conditions"]
+    return str(next(one["message"] for one in listed if one["type"] == "Reconciled"))
+
+
+@pytest.mark.parametrize("name", ["c-master", "c-root"])
+@pytest.mark.parametrize("emptied", [False, True], ids=["deleted", "emptied"])
+def test_a_key_that_data_needs_is_not_made_anew(home: Tenants, name: str, emptied: bool) -> None:
+    home.look_at_cluster()
+    form(home.api)
+    home.bucket(HOME, "b")
+    kept = home.get("Secret", HOME, name)
+    path = f"/api/v1/namespaces/{HOME}/secrets/{name}"
+    home.api.call("DELETE", path)
+    if emptied:
+        home.make("Secret", HOME, name, **{"metadata": {"name": name, "labels": kept["metadata"]["labels"]}})
+    home.look_at_cluster()
+    home.look((HOME, "b"))
+    assert not home.get("Secret", HOME, name).get("data")
+    assert f"the Secret {name} is gone or has no key, and there is data that only that key serves" in reconciled(home)
+    assert home.reason(HOME, "b") == "ClusterNotReachable"
+    if emptied:
+        home.api.call("DELETE", path)
+    head = {field: kept["metadata"][field] for field in ("name", "labels")}
+    home.make("Secret", HOME, name, metadata=head, data=kept["data"])
+    home.look_at_cluster()
+    assert "is gone" not in reconciled(home)
+    assert home.get("Secret", HOME, name)["data"] == kept["data"]
+
+
+@pytest.mark.parametrize("name", ["c-master", "c-root"])
+def test_a_key_that_nothing_was_kept_under_is_made_again(home: Tenants, name: str) -> None:
+    home.look_at_cluster()
+    before = home.get("Secret", HOME, name)["data"]
+    home.api.call("DELETE", f"/api/v1/namespaces/{HOME}/secrets/{name}")
+    home.look_at_cluster()
+    assert set(home.get("Secret", HOME, name)["data"]) == set(before)
