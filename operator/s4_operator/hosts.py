@@ -60,10 +60,14 @@ def stores_on(seen: Observed, current: ClusterMap, host: str) -> list[str]:
 
 
 def is_taken(seen: Observed, host: str, besides: Pod) -> str:
-    """Who has the place of a pod on a host; empty where there is room."""
-    others = [one.name for one in seen.pods if one.host == host and one is not besides]
+    """Who has the place of a pod on a host; empty where there is room, or nothing keeps pods of one host apart."""
+    others = [one for one in seen.pods if one.host == host and one is not besides]
     most = seen.spec.storage.disksPerHost
-    return ", ".join(others) if isinstance(most, int) and len(others) >= most else ""
+    if seen.spec.storage.shares_hosts:  # what bounds a host is in the template unless people wrote their own
+        bounded = not seen.spec.placement.topologySpread
+    else:
+        bounded = any(one.alone for one in (besides, *others))
+    return ", ".join(one.name for one in others) if bounded and isinstance(most, int) and len(others) >= most else ""
 
 
 def repairs(seen: Observed, current: ClusterMap, moving: Iterable[str]) -> set[str]:

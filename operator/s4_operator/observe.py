@@ -14,7 +14,7 @@ from s4.cluster.status import ClusterStatus
 from s4_operator.cache import Cache
 from s4_operator.models import ClusterSpec, size
 from s4_operator.observed import Claim, Host, Observed, Pod
-from s4_operator.pods import names
+from s4_operator.pods import HOST, names
 from s4_operator.state_models import ClusterState
 
 Object = dict[str, Any]
@@ -51,8 +51,28 @@ def pod(value: Object) -> Pod:
 
 
 def _alone(value: Object) -> bool:
+    """Whether a pod lets none of its kind onto its host: what of anti-affinity is a wish only, or about others, does
+    not."""
     apart = (value["spec"].get("affinity") or {}).get("podAntiAffinity") or {}
-    return bool(apart.get("requiredDuringSchedulingIgnoredDuringExecution"))
+    return any(
+        term["topologyKey"] == HOST and _selects(term.get("labelSelector"), value["metadata"].get("labels", {}))
+        for term in apart.get("requiredDuringSchedulingIgnoredDuringExecution") or ()
+    )
+
+
+def _selects(selector: Object | None, labels: Mapping[str, str]) -> bool:
+    """Whether a LabelSelector does; none selects nothing, an empty one everything."""
+    tests = {
+        "In": lambda one: labels.get(one["key"]) in one["values"],
+        "NotIn": lambda one: labels.get(one["key"]) not in one["values"],
+        "Exists": lambda one: one["key"] in labels,
+        "DoesNotExist": lambda one: one["key"] not in labels,
+    }
+    return (
+        selector is not None
+        and all(labels.get(name) == value for name, value in (selector.get("matchLabels") or {}).items())
+        and all(tests[one["operator"]](one) for one in selector.get("matchExpressions") or ())
+    )
 
 
 def _broken(status: Object) -> str:

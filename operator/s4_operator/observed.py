@@ -15,7 +15,7 @@ from s4_operator.state_models import ClusterState
 @dataclass(frozen=True, slots=True)
 class Pod:
     """A storage pod. `revision` is that of its template, `broken` why it does not run, `alone` whether it
-    keeps others from its host, `since_s` when it became Ready or not; times are seconds since 1970."""
+    keeps others of its kind from its host, `since_s` when it became Ready or not; times are seconds since 1970."""
 
     name: str
     ordinal: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,10 @@ from kube.test_plan import settled
 from kube.worlds import Model, UnsafeError
 from s4_operator import hosts
 from s4_operator.hosts import survives
+from s4_operator.manifests import Builder
+from s4_operator.models import ClusterSpec
+from s4_operator.observe import pod
+from s4_operator.observed import Pod
 from s4_operator.plan import Plan, plan
 from s4_operator.report import report
 from s4_operator.steps import DeleteClaim, DeletePod, Freeze, RetainVolume
@@ -147,6 +152,68 @@ def test_a_host_that_dies_while_it_takes_anothers_place_is_replaced_too() -> Non
     model.hosts[other].alive, model.hosts[other].since = False, model.now
     model.now += 60
     assert min(lost) in deleted(plan(model.seen())), "it is the same repair, and waits for no other"
+
+
+def templated(alone: dict[str, Any]) -> Pod:
+    """A pod as the operator's own templates have it with such a placement."""
+    spec = Model(1).spec.model_dump()
+    builder = Builder("s4", "c", "uid", ClusterSpec(**{**spec, "placement": alone}))
+    (found,) = [one for one in builder.all(replicas=1, image="one", max_unavailable=0) if one["kind"] == "StatefulSet"]
+    template = found["spec"]["template"]
+    return pod({**template, "metadata": {**template["metadata"], "name": "c-node-0", "uid": "1"}})
+
+
+APART = {
+    "topologyKey": "kubernetes.io/hostname",
+    "labelSelector": {"matchExpressions": [{"key": "s4.dev/cluster", "operator": "In", "values": ["c"]}]},
+}
+
+
+@pytest.mark.parametrize(
+    ("placement", "apart"),
+    [
+        ({}, True),
+        ({"failureDomain": "zone"}, True),
+        ({"failureDomain": "none"}, False),
+        ({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [APART]}}}, True),
+        ({"affinity": {"nodeAffinity": {}}}, False),
+        (
+            {
+                "affinity": {
+                    "podAntiAffinity": {
+                        "requiredDuringSchedulingIgnoredDuringExecution": [
+                            {**APART, "topologyKey": "topology.kubernetes.io/zone"},
+                            {**APART, "labelSelector": {"matchLabels": {"app": "noisy"}}},
+                        ]
+                    }
+                }
+            },
+            False,
+        ),
+    ],
+)
+def test_a_pod_that_waits_is_displaced_only_where_pods_may_not_share_its_host(
+    placement: dict[str, Any], apart: bool
+) -> None:
+    """It was made again elsewhere, its volume given up, where another one beside it kept it from nothing."""
+    model = settled(Model(3, nodes=5))
+    first, second = model.pods[0], model.pods[1]
+    model.claims[0] = (model.claims[0][0], second.host)
+    first.host, first.created = "", model.now
+    alone = templated(placement).alone
+    assert alone == apart
+    model.now += 60
+    seen = replace(model.seen(), pods=tuple(replace(one, alone=alone) for one in model.seen().pods))
+    assert deleted(plan(seen)) == ({0} if apart else set())
+
+
+def test_a_bound_that_people_wrote_themselves_is_not_known() -> None:
+    model = six_hosts(1)
+    seen, host = model.seen(), host_with_two(model)
+    waits = replace(next(one for one in seen.pods if one.host != host), host="")
+    assert set(hosts.is_taken(seen, host, waits).split(", ")) == names_on(model, host)
+    own = seen.spec.placement.model_copy(update={"topologySpread": [{"maxSkew": 9}]})
+    assert not hosts.is_taken(replace(seen, spec=seen.spec.model_copy(update={"placement": own})), host, waits)
 
 
 def test_a_host_starts_again_as_one_where_that_is_asked_for() -> None:
