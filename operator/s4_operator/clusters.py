@@ -387,7 +387,9 @@ class Clusters:
                 memory.keys, memory.keys_at = wanted, time.monotonic()
                 memory.sweep = True
             if memory.sweep:
-                await sweep(self._kube, daemons, f"{namespace}/{name}")
+                cluster = self._cache.get("S4Cluster", namespace, name)
+                allowed = ClusterSpec(**cluster["spec"]).allowedNamespaces if cluster is not None else ["*"]
+                await sweep(self._kube, daemons, f"{namespace}/{name}", {namespace, *allowed})
                 memory.sweep = False
         except (DaemonError, KubeError) as error:
             return str(error)

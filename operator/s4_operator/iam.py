@@ -27,8 +27,12 @@ def text_of(document: Document) -> str:
     return json.dumps(document, sort_keys=True, separators=(",", ":"))
 
 
+def namespace_path(kind: str, namespace: str) -> str:
+    return f"{ROOT_PATH}{kind}/{namespace}/"
+
+
 def path_of(kind: str, namespace: str, name: str) -> str:
-    return f"{ROOT_PATH}{kind}/{namespace}/{name}/"
+    return f"{namespace_path(kind, namespace)}{name}/"
 
 
 def policy_arn(path: str, name: str) -> str:

@@ -86,7 +86,7 @@ class Kube:
     named."""
 
     def __init__(self, api: aio.client.ApiClient, namespaces: tuple[str, ...] = ()) -> None:
-        self.api, self._namespaces = api, namespaces
+        self.api, self.namespaces = api, namespaces
         self.calls = 0
 
     @classmethod
@@ -109,7 +109,7 @@ class Kube:
         """Objects of one namespace, or of all that it works in."""
         query = {"labelSelector": labels} if labels else {}
         found: list[Object] = []
-        for where in (namespace,) if namespace or not KINDS[kind][2] else self._namespaces or ("",):
+        for where in (namespace,) if namespace or not KINDS[kind][2] else self.namespaces or ("",):
             found += (await self._call("GET", _path(kind, where), query))["items"]
         return found
 

@@ -2,16 +2,20 @@
 
 A Bucket's user is removed here only. S4Users, S4Roles and S4Policies have finalizers that do it; here goes what is left
 where somebody took one away, or where a cluster was away for good and came back with its volumes.
+
+An operator of some namespaces sees no resources of others, which may have another operator. So it looks at the users,
+roles and policies whose path says that their resource was in one of its own; a Bucket's user has no path, and is looked
+at only where no namespace may use the cluster but those.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from s4_operator.daemons import DaemonError, Daemons
-from s4_operator.iam import ROOT_PATH, Iam
+from s4_operator.iam import ROOT_PATH, Iam, namespace_path
 from s4_operator.kube import Kube
 
 log = logging.getLogger(__name__)
@@ -20,14 +24,15 @@ BUCKET_USER, USER, ROLE = "bucket-", "user-", "role-"  # and the uid of a Bucket
 _OF_RESOURCE = re.compile(r"(?:user|role|policy)-([0-9a-f-]{36})")
 
 
-async def sweep(kube: Kube, daemons: Daemons, where: str) -> None:
-    """What S4 has is listed first: a resource that is made meanwhile is among those that live. Raises KubeError,
-    DaemonError."""
+async def sweep(kube: Kube, daemons: Daemons, where: str, may_use: Collection[str] = ("*",)) -> None:
+    """`may_use` are the namespaces whose resources may use the cluster. What S4 has is listed first: a resource that is
+    made meanwhile is among those that live. Raises KubeError, DaemonError."""
     iam = Iam(daemons)
-    users = list(await daemons.users())
-    named = await _listed(iam, "ListUsers", "UserName")
-    roles = await _listed(iam, "ListRoles", "RoleName")
-    policies = await iam.listed("ListPolicies", "Arn", Scope="Local", PathPrefix=ROOT_PATH)
+    sees_all = not kube.namespaces or set(may_use) <= set(kube.namespaces)
+    users = list(await daemons.users()) if sees_all else []
+    named = await _listed(kube, iam, "users", "ListUsers", "UserName")
+    roles = await _listed(kube, iam, "roles", "ListRoles", "RoleName")
+    policies = await _listed(kube, iam, "policies", "ListPolicies", "Arn", Scope="Local")
     buckets = await _uids(kube, "Bucket")
     for user in users:
         if user.startswith(BUCKET_USER) and user.removeprefix(BUCKET_USER) not in buckets:
@@ -55,8 +60,12 @@ async def drop_role(iam: Iam, role: str) -> None:
         await iam.find("DeleteRole", RoleName=role)
 
 
-async def _listed(iam: Iam, action: str, element: str) -> list[str]:
-    return await iam.listed(action, element, PathPrefix=ROOT_PATH)
+async def _listed(kube: Kube, iam: Iam, kind: str, action: str, element: str, **fields: str) -> list[str]:
+    """What was made for resources of the namespaces that the operator works in."""
+    found: list[str] = []
+    for path in [namespace_path(kind, one) for one in kube.namespaces] or [ROOT_PATH]:
+        found += await iam.listed(action, element, PathPrefix=path, **fields)
+    return found
 
 
 async def _uids(kube: Kube, kind: str) -> set[str]:
