@@ -163,14 +163,13 @@ def _unstick(seen: Observed, made: Plan) -> None:
 
 
 def _domains(seen: Observed, current: ClusterMap, made: Plan) -> None:
-    """With failure domains that are zones, or none, the planner says what a store's is; pods know their host only."""
+    """With failure domains that are zones, or none, the planner says what a store's is; pods know their host only, which
+    counts again once hosts are the domains again."""
     kind, wanted = seen.spec.placement.failureDomain, []
-    if kind == "hostname":
-        return
     for pod in seen.pods:
         store = store_of(current, pod.name, STANDBY, SERVING)
         zone = seen.hosts[pod.host].zone if pod.host in seen.hosts else ""
-        domain = zone if kind == "zone" else pod.name
+        domain = {"zone": zone, "none": pod.name, "hostname": seen.said.get(store, "")}[kind]
         if store and domain and current.stores[store].domain != domain:
             wanted.append((store, domain))
     if wanted:

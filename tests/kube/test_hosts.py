@@ -8,9 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from kube.test_plan import settled
 from kube.worlds import Model, UnsafeError
+from s4.cluster import planner
+from s4.cluster.kubernetes_map import joined, split
 from s4_operator import hosts
 from s4_operator.hosts import survives
 from s4_operator.manifests import Builder
@@ -19,7 +22,7 @@ from s4_operator.observe import pod
 from s4_operator.observed import Pod
 from s4_operator.plan import Plan, plan
 from s4_operator.report import report
-from s4_operator.steps import DeleteClaim, DeletePod, Freeze, RetainVolume
+from s4_operator.steps import DeleteClaim, DeletePod, Freeze, RetainVolume, SetDomains, Spread, changed
 
 
 def test_every_state_of_hosts_leads_to_what_is_wanted() -> None:
@@ -273,6 +276,33 @@ def test_what_came_up_beside_another_is_spread_again() -> None:
     domains = {store: one.domain for store, one in model.map.stores.items()}
     for one in model.map.partitions:
         assert max(Counter(domains[store] for store in one.wanted).values()) == 1
+
+
+def test_hosts_that_are_the_failure_domains_again_are_what_stores_say() -> None:
+    """Two positions of a partition stayed on one host for good: the domains that none, or zones, had set went on."""
+    model = Model(8, nodes=8, disks=2)
+    for name in list(model.hosts)[4:]:
+        del model.hosts[name]
+    settled(model)
+    assert model.map is not None
+    said = {store: one.domain for store, one in model.map.stores.items()}
+    first, *others = sorted(said, key=lambda store: (said[store] != "h0", store))
+    one = model.map.partitions[0]
+    held = (first, others[0], *others[-2:])
+    one = structs.replace(one, wanted=held, config=structs.replace(one.config, members=held, in_sync=held[:3]))
+    together = structs.replace(model.map, partitions=(one, *model.map.partitions[1:]))
+    alone = planner.placed(together, {store: one.node for store, one in model.map.stores.items()})
+    halves = split(alone, *split(together, {}, {}, plans=True), plans=True)
+    seen = replace(model.seen(), map=joined(*halves), said=said)
+    none = seen.spec.placement.model_copy(update={"failureDomain": "none"})
+    assert not plan(replace(seen, spec=seen.spec.model_copy(update={"placement": none}))).steps
+    (step,) = plan(seen).steps
+    assert step == SetDomains(tuple((model.pods[number].store, model.pods[number].host) for number in range(8)))
+    halves = split(changed(step, joined(*halves)), *halves, plans=True)
+    assert {store: one.domain for store, one in joined(*halves).stores.items()} == said
+    assert not any("domain" in one for one in halves[0]["stores"])
+    assert plan(replace(seen, map=joined(*halves))).steps == [Spread()]
+    assert not planner.crowded(changed(Spread(), joined(*halves)))
 
 
 @pytest.mark.parametrize(
