@@ -90,6 +90,7 @@ class Clusters:
             state = blocked(before, str(error), now_s, cluster["metadata"]["generation"])
             await write_status(self._kube, self._cache, cluster, before, state)
             return AT_REST_S
+        await self._reclaim(builder)
         builder = self.served(builder, trusted)
         daemons = self.daemons(builder, trusted)
         status = await _status(daemons)
@@ -120,6 +121,14 @@ class Clusters:
             trouble = await self._users(namespace, name, daemons, trusted, memory)
         await self._report(cluster, seen, made, memory, trouble)
         return AT_WORK_S if made.steps or made.doing or trouble or memory.failing_since else AT_REST_S
+
+    async def _reclaim(self, builder: Builder) -> None:
+        """The ShardMap goes with the S4Cluster, or outlives it, as the volumes do."""
+        found = self._cache.get("ShardMap", builder.namespace, builder.names["map"])
+        change = builder.reclaimed(found) if found is not None else None
+        if change is not None:
+            found = await self._kube.patch("ShardMap", builder.namespace, builder.names["map"], change)
+            self._cache.see("ShardMap", {"kind": "ShardMap", **found})
 
     async def trusted(self, builder: Builder, shards: Object | None = None) -> Trusted:
         """What the operator needs to talk to a cluster. Raises KubeError."""
@@ -349,11 +358,6 @@ class Clusters:
             await coordinator.replace(DOCUMENT, clustermap.encode(made), 0)
         except ConflictError:
             return ""  # it is there, and the cache will know; or it was kept from a cluster of that name
-        if spec.storage.reclaim == "Delete":
-            owner = builder.object("", "", "")["metadata"]["ownerReferences"]
-            await self._kube.patch(
-                "ShardMap", builder.namespace, builder.names["map"], {"metadata": {"ownerReferences": owner}}
-            )
         return "the shard map was made"
 
     async def _delete_pod(self, builder: Builder, daemons: Daemons, step: DeletePod) -> str:

@@ -22,8 +22,8 @@ class Builder:
         self.namespace, self.name, self.uid, self.spec, self.home = namespace, name, uid, spec, home
         self.names, self._pods = names(name), Pods(namespace, name, spec)
 
-    def object(self, api: str, kind: str, name: str, component: str = "", **parts: Any) -> Object:
-        owner = {
+    def owner(self) -> Object:
+        return {
             "apiVersion": f"{GROUP}/{VERSION}",
             "kind": "S4Cluster",
             "name": self.name,
@@ -31,13 +31,25 @@ class Builder:
             "controller": True,
             "blockOwnerDeletion": False,
         }
+
+    def object(self, api: str, kind: str, name: str, component: str = "", **parts: Any) -> Object:
         metadata = {
             "name": name,
             "namespace": self.namespace,
-            "ownerReferences": [owner],
+            "ownerReferences": [self.owner()],
             "labels": {**labels(self.name, component), "app.kubernetes.io/managed-by": "s4-operator"},
         }
         return {"apiVersion": api, "kind": kind, "metadata": metadata, **parts}
+
+    def reclaimed(self, found: Object) -> Object | None:
+        """The change by which what the volumes cannot be used without goes with the S4Cluster, or outlives it, as they
+        do by storage.reclaim; None where it is so. What is another's, of that name too, goes with that one."""
+        held = found["metadata"].get("ownerReferences") or []
+        others = [one for one in held if one["uid"] != self.uid]
+        wanted = [*others, self.owner()] if self.spec.storage.reclaim == "Delete" else others
+        if len(held) == len(wanted) or any(one.get("controller") for one in others):
+            return None
+        return {"metadata": {"uid": found["metadata"]["uid"], "ownerReferences": wanted}}
 
     def secret(self, name: str, data: dict[str, str], kind: str = "Opaque") -> Object:
         return self.object("v1", "Secret", name, type=kind, stringData=data)

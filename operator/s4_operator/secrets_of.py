@@ -99,6 +99,8 @@ class Secrets:
         names, spec = builder.names, builder.spec
         root = await self._root(builder)
         cluster = await self._master(builder, str(shards["spec"]["cluster"]) if shards is not None else "")
+        for name in ("root", "master"):
+            await self._reclaim(builder, names[name])
         authority = await self._authority(builder, now_s)
         hosts = [f"*.{names['nodes']}.{builder.namespace}.svc"]
         for name, role in (("peers", NODE), ("gateway peers", GATEWAY)):
@@ -166,12 +168,13 @@ class Secrets:
         name = builder.names["root"]
         if not {"accessKey", "secretKey"} <= set(await self._read(builder, name)):
             await self._may_make(builder, name)
-        keys = await self._once(builder, name)
-        found = (self._seen[builder.uid, name][1] or {}).get("metadata", {})
-        if found.get("ownerReferences") and builder.spec.storage.reclaim != "Delete":
-            change = {"metadata": {"uid": found["uid"], "ownerReferences": None}}
+        return await self._once(builder, name)
+
+    async def _reclaim(self, builder: Builder, name: str) -> None:
+        _, found = self._seen.get((builder.uid, name), (0.0, None))
+        change = builder.reclaimed(found) if found is not None else None
+        if change is not None:
             self._keep(builder, name, await self._kube.patch("Secret", builder.namespace, name, change))
-        return keys
 
     async def _once(self, builder: Builder, name: str) -> Keys:
         found = await self._read(builder, name)

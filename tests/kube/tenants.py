@@ -27,7 +27,7 @@ HOME, ONE, OTHER = "tenants-s4", "tenant-one", "tenant-other"
 
 
 S4 = "/apis/s4.dev/v1alpha1"
-OURS = ("S4Cluster", "Bucket", "S4User", "S4Policy", "S4Role")
+OURS = ("S4Cluster", "ShardMap", "Bucket", "S4User", "S4Policy", "S4Role")
 
 
 def _path(kind: str, namespace: str, name: str = "") -> str:

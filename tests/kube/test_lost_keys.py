@@ -1,4 +1,5 @@
-"""The Secrets that a cluster's data cannot be read without: once there is data no others are made in their place."""
+"""What a cluster's data cannot be read without: once there is data no other is made in its place, and it goes when the
+volumes do."""
 
 from __future__ import annotations
 
@@ -14,6 +15,8 @@ from s4.cluster import planner
 from s4.cluster.clustermap import ClusterMap
 from s4.cluster.keeper import MapKeeper
 from s4.cluster.kubernetes import KubernetesCoordinator, client
+from s4_operator.manifests import Builder
+from s4_operator.models import ClusterSpec
 
 
 @pytest.fixture
@@ -77,3 +80,35 @@ def test_a_key_that_nothing_was_kept_under_is_made_again(home: Tenants, name: st
     home.api.call("DELETE", f"/api/v1/namespaces/{HOME}/secrets/{name}")
     home.look_at_cluster()
     assert set(home.get("Secret", HOME, name)["data"]) == set(before)
+
+
+def test_keys_and_map_go_with_the_cluster_or_outlive_it_as_volumes_do(home: Tenants) -> None:
+    """By what storage.reclaim says now, not what it said when they were made."""
+
+    def owners() -> list[list[str]]:
+        made = [home.get("Secret", HOME, name) for name in ("c-master", "c-root")] + [home.get("ShardMap", HOME, "c")]
+        return [[owner["uid"] for owner in one["metadata"].get("ownerReferences", ())] for one in made]
+
+    mine = home.get("S4Cluster", HOME, "c")["metadata"]["uid"]
+    home.look_at_cluster()
+    for reclaim, wanted in (("Delete", [mine]), ("Retain", []), ("Delete", [mine])):
+        home.cluster(storage={"reclaim": reclaim})
+        home.look_at_cluster()
+        assert owners() == [wanted] * 3, reclaim
+
+
+@pytest.mark.parametrize("reclaim", ["Delete", "Retain"])
+def test_what_goes_with_a_cluster_that_is_no_more_goes(reclaim: str) -> None:
+    """The next one of that name came before it had gone."""
+    spec = ClusterSpec.model_validate({"storage": {"reclaim": reclaim}})
+    gone = Builder("default", "c", "before", spec).secret("c-root", {})
+    gone["metadata"]["uid"] = "1"
+    assert Builder("default", "c", "now", spec).reclaimed(gone) is None
+
+
+def test_keys_and_map_that_are_made_to_be_deleted_are_the_clusters(home: Tenants) -> None:
+    home.cluster(storage={"reclaim": "Delete"})
+    home.look_at_cluster()
+    home.look_at_cluster()
+    for one in (*(home.get("Secret", HOME, name) for name in ("c-master", "c-root")), home.get("ShardMap", HOME, "c")):
+        assert [owner["name"] for owner in one["metadata"]["ownerReferences"]] == ["c"]
