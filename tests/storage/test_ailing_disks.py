@@ -19,7 +19,7 @@ from s4.storage.index import DOUBT_KEY, open_index
 from s4.storage.records import DamagedError, Shard
 from s4.storage.shards import ShardSettings, ShardStore
 from s4.upkeep import compaction
-from storage.fakes import AilingFiles, LosingFiles, RecordingFiles
+from storage.fakes import AilingFiles, RecordingFiles
 from storage.test_shards import SETTINGS, open_store, run, shard
 
 
@@ -318,37 +318,6 @@ def test_a_torn_copy_does_not_stand_for_its_synced_original(tmp_path: Path, lost
         await store.close()
 
     run(test)
-
-
-@pytest.mark.parametrize("size", [5000, 100_000])
-def test_what_a_sync_failed_for_is_not_believed_from_the_page_cache(tmp_path: Path, size: int) -> None:
-    """Compaction on a disk without parity: the copies' sync fails, and the process starts again (D7). The kernel's cache
-    has what the disk lacks: the copy passed for whole, and its original went."""
-    files = LosingFiles()
-
-    async def test() -> None:
-        store, fatal = await open_store(tmp_path, files)
-        await filled(store, 3, size)
-        await store.append(shard(99), [os.urandom(1 << 20)], sync=True)  # seals the first volume
-        await store.flush()
-        location = store.locate(shard(2))
-        files.fails = True
-        copying = asyncio.ensure_future(store.append(shard(2), [body(2, size)], sync=True, replaces=location))
-        await asyncio.wait_for(fatal, 20)
-        copying.cancel()
-        store._index.close()  # the process ends here; its lock must not outlive it
-
-    async def after() -> None:
-        store, _ = await open_store(tmp_path, files)
-        for number in store._volumes.numbers():  # others drop the cache when memory is short
-            volume = store._volumes.acquire(number)
-            files.forget(volume.fd, 0)
-            store._volumes.release(volume)
-        assert await store.read(shard(2), 0, size) == body(2, size)
-        await store.close()
-
-    run(test)
-    run(after)
 
 
 def test_a_torn_heal_is_not_taken_for_a_shard(tmp_path: Path) -> None:

@@ -132,10 +132,14 @@ class Node(RowNode):
     def outbox_waiting(self) -> int:
         return len(self._freed) + self.letting_go.waiting
 
+    def horizon(self) -> float:
+        """Start of the oldest request that may still read shards (D6)."""
+        return min(self._horizon(), self.drives.oldest_use())
+
     async def reap(self) -> None:
         """Free the shards of dead blobs once every request that began before has ended (rule D6). What fails is
         tried again later."""
-        horizon = min(self._horizon(), self.drives.oldest_use())
+        horizon = self.horizon()
         done: dict[int, list[bytes]] = {}
         count, failure = 0, None
         while self._freed and self._freed[0][0] < horizon and count < REAP_BLOBS:

@@ -463,9 +463,9 @@ class Router:
         """What cannot be reached keeps its shards until its auditor finds them (C3)."""
         config = self.map.partitions[partition].config
         stores = {store for store in (*config.members, config.joining) if store}
-        await asyncio.gather(*(self._discard_at(store, partition, blobs) for store in stores))
+        await asyncio.gather(*(self.discard_at(store, partition, blobs) for store in stores))
 
-    async def _discard_at(self, store: str, partition: int, blobs: list[bytes]) -> None:
+    async def discard_at(self, store: str, partition: int, blobs: list[bytes]) -> None:
         try:
             await (await self.node(store)).discard_all(partition, blobs)
         except UnavailableError as error:

@@ -108,21 +108,9 @@ class Server:
         restart.keep_open("s3", bound)
         restart.keep_open("admin", admin_bound)
         self.endpoint, self.admin_endpoint = shown(bound), shown(admin_bound)
-        history = restart.History.read(self._environment)
         self.store = await open_store(
             [Path(one) for one in settings.directories],
-            StoreSettings(
-                settings.durability,
-                settings.reserve_bytes,
-                settings.volume_bytes,
-                settings.preallocate_bytes,
-                geometry=settings.erasure,
-                degraded=settings.degraded,
-                known=history.map if history.failures else 0,
-                failed=history.failed(),
-                strict=settings.strict,
-                small=settings.small_bytes > 0,
-            ),
+            self._of_store(),
             settings.limits,
             horizon=self.horizon,
             fatal=restart.die,
@@ -162,6 +150,21 @@ class Server:
             Job("rewrap", REWRAP_FIRST_S, REWRAP_LOOK_S, self._rewrapper.run),
         )
         self._not_ready = ""
+
+    def _of_store(self) -> StoreSettings:
+        settings, history = self.settings, restart.History.read(self._environment)
+        return StoreSettings(
+            settings.durability,
+            settings.reserve_bytes,
+            settings.volume_bytes,
+            settings.preallocate_bytes,
+            geometry=settings.erasure,
+            degraded=settings.degraded,
+            known=history.map if history.failures else 0,
+            failed=history.failed(),
+            strict=settings.strict,
+            small=settings.small_bytes > 0,
+        )
 
     def _completed(self, settings: ServerSettings) -> ServerSettings:
         """With what the store says of it."""

@@ -33,7 +33,7 @@ class OwnDrives:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self.read, self.discard, self.flush = node.read, node.discard, node.drives.flush
+        self.read, self.flush = node.read, node.drives.flush
 
     def store_for(self, partition: int, position: int) -> str:
         there = self._node.drives.at(partition, position) is not None
@@ -65,6 +65,11 @@ class OwnDrives:
             return await other.read(shard, 0, length)
         except DamagedError:
             return None
+
+    async def discard(self, store: str, partition: int, blob: bytes, position: int) -> None:
+        drive = self._node.drives.at(partition, position)
+        if drive is not None:
+            await drive.free_position(partition, blob, position)
 
     async def append(self, store: str, shard: Shard, data: Buffer, last: bool) -> str:
         await self._node.drives.append(shard, [data], sync=False)

@@ -35,7 +35,7 @@ class Stores:
 
     def __init__(self, node: MemberNode) -> None:
         self._keeper, self._router = node.keeper, node.router
-        self.is_up, self.read, self.discard = node.router.is_up, node.router.read, node.router.discard
+        self.is_up, self.read = node.router.is_up, node.router.read
 
     def store_for(self, partition: int, position: int) -> str:
         store = self._keeper.current.target(partition, position)
@@ -56,6 +56,9 @@ class Stores:
             return await (await self._router.node(held)).read(shard, 0, length)
         except (DamagedError, UnavailableError):
             return None
+
+    async def discard(self, store: str, partition: int, blob: bytes, position: int) -> None:
+        await self._router.discard_at(store, partition, [blob])
 
     async def append(self, store: str, shard: Shard, data: Buffer, last: bool) -> str:
         return await self._router.append_to(store, shard, bytes(data), last)

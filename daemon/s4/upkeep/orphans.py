@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby, islice
 
-from s4.base.clock import wall_ms
+from s4.base.clock import boot_clock, wall_ms
 from s4.metadata import commands, keys
 from s4.metadata.commands import Taken
 from s4.metadata.rows import Reference, decode
@@ -29,7 +29,8 @@ from s4.upkeep.hints import forget_stale
 
 log = logging.getLogger(__name__)
 
-BATCH = 256
+BATCH, MOST = 256, 10_000
+READERS_S, LOOK_S = 15.0, 0.2  # that readers are waited for: gateways tell theirs each few seconds
 
 
 @dataclass(slots=True)
@@ -74,7 +75,7 @@ async def audit(
             log.info("partition %d: its references are audited later: %s", partition, error)
     await node.drives.flush()
     for store in node.drives.stores:
-        await _shards(everybody, store, age_s, result)
+        await _shards(node, everybody, store, age_s, result)
     await node.drives.flush()
     return result
 
@@ -97,25 +98,41 @@ async def _references(node: Node | MemberNode, everybody: NodeApi, partition: in
             result.orphan_references += 1
 
 
-async def _shards(everybody: NodeApi, store: ShardStore, age_s: float, result: Audit) -> None:
-    limit_s = time.time() - age_s
+async def _shards(node: Node | MemberNode, everybody: NodeApi, store: ShardStore, age_s: float, result: Audit) -> None:
+    limit_s, dead = time.time() - age_s, list[tuple[int, bytes]]()
     for partition, records in groupby(store.records(), lambda one: one[0].partition):
         blobs = groupby(records, lambda one: one[0].blob)
         while batch := [(blob, max(at.created_s for _, at in group)) for blob, group in islice(blobs, BATCH)]:
             result.blobs_checked += len(batch)
             old = [blob for blob, created_s in batch if created_s <= limit_s]
             try:
-                await _drop_unknown(everybody, store, partition, old, result)
+                dead += [(partition, blob) for blob in await _unclaimed(everybody, partition, old)]
             except CallError as error:
                 log.info("partition %d: its shards are audited later: %s", partition, error)
+            if len(dead) >= MOST:
+                await _free(node, store, dead, result)
             await asyncio.sleep(0)
+    await _free(node, store, dead, result)
 
 
-async def _drop_unknown(
-    everybody: NodeApi, store: ShardStore, partition: int, blobs: list[bytes], result: Audit
-) -> None:
+async def _unclaimed(everybody: NodeApi, partition: int, blobs: list[bytes]) -> list[bytes]:
+    """Those that no row names, nor ever will."""
+    found = []
     for blob in await everybody.unknown_blobs(partition, blobs) if blobs else []:
         answer = await everybody.execute(partition, commands.RefuseBlob(blob))
         if isinstance(answer, Taken) and not answer.granted:
+            found.append(blob)
+    return found
+
+
+async def _free(node: Node | MemberNode, store: ShardStore, dead: list[tuple[int, bytes]], result: Audit) -> None:
+    """Drop dead blobs once nobody reads who may have begun when they were none (D6): one that was deleted a moment ago has
+    no row either. Where somebody reads for longer they are found again by the next audit."""
+    since, deadline = boot_clock(), boot_clock() + READERS_S
+    while dead and node.horizon() <= since and boot_clock() < deadline:  # noqa: ASYNC110 - readers end in any process, which no event here tells
+        await asyncio.sleep(LOOK_S)
+    if dead and node.horizon() > since:
+        for partition, blob in dead:
             result.orphan_bytes += await store.free(partition, blob)
             result.orphan_blobs += 1
+    dead.clear()

@@ -78,7 +78,9 @@ class Target(Protocol):
         """Those of the blobs of which a store lacks a shard."""
         ...
 
-    async def discard(self, partition: int, blob: bytes) -> None: ...
+    async def discard(self, store: str, partition: int, blob: bytes, position: int) -> None:
+        """Drop what a store has of a position. Its blob died while it was made; the others' go once nobody reads them
+        (D6)."""
 
 
 class AnyRows(Protocol):
@@ -196,7 +198,7 @@ class ShardRepair:
     async def _forget(self, partition: int, blob: bytes, position: int, store: str) -> None:
         answer = await self._rows.submit(partition, commands.Healed(blob, [position], [store]), own=True)
         if isinstance(answer, Taken) and not answer.granted:
-            await self.target.discard(partition, blob)
+            await self.target.discard(store, partition, blob, position)
 
     # -- filling
 
@@ -254,7 +256,7 @@ class ShardRepair:
         if self._rows.get(keys.blob_row(partition, blob)) is None:
             # A copy that leads no more loses its rows before it is filled anew: nothing is dead by that.
             self._rows.check(partition)
-            await self.target.discard(partition, blob)
+            await self.target.discard(store, partition, blob, position)
         return made
 
     # -- making shards
