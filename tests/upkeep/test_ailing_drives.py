@@ -19,9 +19,10 @@ from inprocess import get, opened, put
 from s4.cluster import shardmap
 from s4.cluster.coordinator import LocalCoordinator
 from s4.cluster.membership import DOCUMENT
+from s4.config.settings import RootKeys
 from s4.gateway.buckets import create_bucket
 from s4.metadata import keys
-from s4.node.local import OpenStore, master_key, root_keys
+from s4.node.local import OpenStore, RootChange, master_key, root_keys
 from s4.server.metrics import drive_metrics
 from s4.server.restart import History
 from s4.storage.directory import DriveError
@@ -276,6 +277,22 @@ def test_keys_that_one_drive_cannot_read_are_read_from_another(tmp_path: Path) -
         (directory / "root.json").unlink()
     with pytest.raises(OSError, match="Is a directory"):
         root_keys(Files(), directories, {})
+
+
+def test_root_keys_that_were_changed_do_not_come_back_with_a_drive_that_was_away(tmp_path: Path) -> None:
+    """They may have been changed because somebody else knew them."""
+    there = drives(tmp_path, 4)
+
+    async def changed(left: frozenset[Path]) -> RootKeys:
+        async with opened(there, failed=left) as (store, _):
+            return RootChange(Files(), store, {}).change()
+
+    first = asyncio.run(changed(frozenset()))
+    second = asyncio.run(changed(frozenset(there[:1])))
+    assert first != second
+    assert (there[0] / "root.json").read_bytes() != (there[1] / "root.json").read_bytes()
+    assert root_keys(Files(), there, {}) == (second, False)
+    assert len({(drive / "root.json").read_bytes() for drive in there}) == 1, "all have them again"
 
 
 @pytest.mark.parametrize("found", ["at start", "by a read", "by a scrub"])

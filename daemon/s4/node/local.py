@@ -20,6 +20,7 @@ from pathlib import Path
 
 import msgspec
 
+from s4.base.clock import wall_ms
 from s4.base.jobs import Jobs
 from s4.cluster import growing, shardmap
 from s4.cluster.coordinator import LocalCoordinator
@@ -45,6 +46,14 @@ from s4.storage.shards import ShardSettings, ShardStore
 log = logging.getLogger(__name__)
 
 
+class _RootFile(msgspec.Struct, omit_defaults=True):
+    """root.json: the keys that were changed last count, for a drive that was away or full has others."""
+
+    access_key: str
+    secret_key: str
+    changed_ms: int = 0  # 0 for those that were made first
+
+
 def root_keys(files: Files, directories: Sequence[Path], environment: dict[str, str]) -> tuple[RootKeys, bool]:
     """(keys, made just now): from the environment, or kept in every directory, or made and kept."""
     access, secret = environment.get("S4_ROOT_ACCESS_KEY", ""), environment.get("S4_ROOT_SECRET_KEY", "")
@@ -58,23 +67,24 @@ def root_keys(files: Files, directories: Sequence[Path], environment: dict[str, 
         return RootKeys(access, secret), False
     paths = [directory / "root.json" for directory in directories]
     kept = _kept(paths)
-    keys = _decoded(kept) or RootKeys("S4" + secrets.token_hex(9).upper(), secrets.token_urlsafe(30))
-    _keep(files, [path for path in paths if path not in kept], msgspec.json.encode(keys), bool(kept))
-    return keys, not kept
+    newest = _newest(kept) or _RootFile("S4" + secrets.token_hex(9).upper(), secrets.token_urlsafe(30))
+    content = msgspec.json.encode(newest)
+    _keep(files, [path for path in paths if kept.get(path) != content], content, bool(kept))
+    return RootKeys(newest.access_key, newest.secret_key), not kept
 
 
-def _decoded(kept: dict[Path, bytes]) -> RootKeys | None:
-    """The root keys that a drive has. Raises DirectoryError where all that are kept are damaged."""
-    failed = ""
+def _newest(kept: dict[Path, bytes]) -> _RootFile | None:
+    """The root keys that were changed last, of those that drives have. Raises DirectoryError where all are damaged."""
+    failed, found = "", list[_RootFile]()
     for path, content in kept.items():
         try:
-            return msgspec.json.decode(content, type=RootKeys)
+            found.append(msgspec.json.decode(content, type=_RootFile))
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             failed = f"{path} is damaged: {error}; give the keys in S4_ROOT_ACCESS_KEY and S4_ROOT_SECRET_KEY"
             log.error("%s", failed)
-    if failed:
+    if failed and not found:
         raise DirectoryError(failed)
-    return None
+    return max(found, key=lambda one: one.changed_ms, default=None)
 
 
 def _kept(paths: Sequence[Path]) -> dict[Path, bytes]:
@@ -157,7 +167,9 @@ class RootChange:
             )
         new = RootKeys("S4" + secrets.token_hex(9).upper(), secrets.token_urlsafe(30))
         paths = [drive.directory / "root.json" for drive, _ in self._store.drives.online()]
-        _keep(self._files, paths, msgspec.json.encode(new), kept=False)
+        old = _newest(_kept(paths))
+        content = _RootFile(new.access_key, new.secret_key, max(wall_ms(), old.changed_ms + 1 if old else 0))
+        _keep(self._files, paths, msgspec.json.encode(content), kept=False)
         self._store.root = new
         self._store.node.accounts.change_root(Identity(ROOT_USER, new.secret_key, [Grant("SuperUser")]), new.access_key)
         return new
