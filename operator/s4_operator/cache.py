@@ -30,12 +30,14 @@ class Cache:
 
     def __init__(self) -> None:
         self._objects: dict[str, dict[tuple[str, str], Object]] = {kind: {} for kind in WATCHED}
+        self._heard = set[tuple[str, tuple[str, str]]]()  # of what since the list was asked for that is under way
 
     def see(self, kind: str, value: Object, *, deleted: bool = False) -> bool:
         """Take in an object; whether it is another than the one before."""
         metadata = value["metadata"]
         key = metadata.get("namespace", ""), metadata["name"]
         known = self._objects[kind].get(key)
+        self._heard.add((kind, key))
         if deleted:
             if known is not None and known["metadata"]["uid"] == metadata["uid"]:
                 del self._objects[kind][key]
@@ -58,11 +60,16 @@ class Cache:
                 yield value
 
     async def refresh(self, kube: Kube) -> None:
-        """Everything anew. Raises KubeError."""
+        """Everything anew; what watches said while a list was on its way stays. Raises KubeError."""
         for kind, labels in WATCHED.items():
             found: dict[tuple[str, str], Object] = {}
+            self._heard.clear()
             for value in await kube.list(kind, labels=labels):
                 value["metadata"].pop("managedFields", None)
                 value.setdefault("kind", kind)
                 found[value["metadata"].get("namespace", ""), value["metadata"]["name"]] = value
+            for _, key in (one for one in self._heard if one[0] == kind):
+                found.pop(key, None)
+                if (known := self._objects[kind].get(key)) is not None:
+                    found[key] = known
             self._objects[kind] = found

@@ -69,7 +69,7 @@ class Operator:
             "S4Role": self.roles.reconcile,
         }
         self.queue = Queue(self._work, WORKERS)
-        self.beat_at = time.monotonic()
+        self.beat_at, self._filled = time.monotonic(), False
         self.jobs = Jobs()
         self.jobs.start(Job("refresh", 0.0, REFRESH_S, self._refresh, (KubeError,), RETRY_S))
         self.jobs.start(Job("issuer", ISSUER_S, ISSUER_S, self._read_issuer, (KubeError,), ISSUER_S))
@@ -81,8 +81,9 @@ class Operator:
     async def _refresh(self) -> None:
         """Read again what is cached."""
         self.beat_at = time.monotonic()
-        before = self._generations()
+        before = self._generations() if self._filled else {}
         await self.cache.refresh(self.kube)
+        self._filled = True
         for key, generation in self._generations().items():  # what a watch that was lost did not tell
             if key[0] == "S4Cluster" or before.get(key) != generation:
                 self.queue.add(key)
@@ -111,9 +112,10 @@ class Operator:
                 self.queue.add(key)
 
     def see(self, kind: str, value: Object, *, deleted: bool) -> None:
-        """Take in what a watch says, and look at what it concerns."""
+        """Take in what a watch says, and look at what it concerns: once all is known, since what is not there yet would be
+        taken for gone."""
         before = self.cache.get(kind, value["metadata"].get("namespace", ""), value["metadata"]["name"])
-        if not self.cache.see(kind, {**value, "kind": kind}, deleted=deleted):
+        if not self.cache.see(kind, {**value, "kind": kind}, deleted=deleted) or not self._filled:
             return
         metadata = value["metadata"]
         if kind in self.rounds:

@@ -94,8 +94,8 @@ class Listed(Operator):
         return 0.0
 
 
-async def looked_at(directory: Path, events: list[tuple[str, Object, bool]]) -> set[Key]:
-    """What the last of some events has looked at. No API server is asked."""
+async def unasked(directory: Path) -> Listed:
+    """One that has no API server to ask."""
     config = directory / "config"
     config.write_text(
         json.dumps(
@@ -109,7 +109,13 @@ async def looked_at(directory: Path, events: list[tuple[str, Object, bool]]) -> 
             }
         )
     )
-    operator = Listed(await Kube.connect(str(config)), aiohttp.ClientSession(), frozenset(), {})
+    return Listed(await Kube.connect(str(config)), aiohttp.ClientSession(), frozenset(), {})
+
+
+async def looked_at(directory: Path, events: list[tuple[str, Object, bool]]) -> set[Key]:
+    """What the last of some events has looked at. No API server is asked."""
+    operator = await unasked(directory)
+    operator._filled = True
     try:
         for kind, value, deleted in events:
             await until(lambda: not operator.queue._tasks)
@@ -214,3 +220,55 @@ def ready(value: Object) -> Object:
 def test_whom_a_change_concerns_is_looked_at(tmp_path: Path, event: tuple[str, Object, bool], looked: set[Key]) -> None:
     """Whose buckets are a namespace's, who has a policy, whom a Bucket grants to: none waits for its next round."""
     assert asyncio.run(looked_at(tmp_path, [*PEOPLE, event])) == looked
+
+
+class Lists:
+    """An API server's lists; `meanwhile` is called while one is on its way."""
+
+    def __init__(self, cache: Cache, objects: list[Object]) -> None:
+        self.cache, self.objects, self.meanwhile = cache, objects, dict[str, list[tuple[Object, bool]]]()
+
+    async def list(self, kind: str, labels: str = "") -> list[Object]:
+        found = [one for one in self.objects if one["kind"] == kind]
+        for value, deleted in self.meanwhile.pop(kind, []):
+            self.cache.see(kind, value, deleted=deleted)
+        return found
+
+
+def test_a_list_does_not_undo_what_was_seen_while_it_was_on_its_way() -> None:
+    """More nodes that had been asked for were let go again, until the next list; a Bucket that was deleted was there."""
+
+    async def test() -> None:
+        cache, one, two = Cache(), made("S4Cluster", "one"), made("S4Cluster", "two")
+        newer = changed(one, generation=2)
+        lists: Any = Lists(cache, [one, two])
+        lists.meanwhile["S4Cluster"] = [(newer, False), (two, True), (made("S4Cluster", "three"), False)]
+        await cache.refresh(lists)
+        assert [value["metadata"]["name"] for value in cache.list("S4Cluster")] == ["one", "three"]
+        assert cache.get("S4Cluster", "ns", "one") == newer
+        lists.objects = [newer]
+        await cache.refresh(lists)
+        assert list(cache.list("S4Cluster")) == [newer], "what watches missed is learnt"
+
+    asyncio.run(test())
+
+
+def test_nothing_is_looked_at_before_all_is_known(tmp_path: Path) -> None:
+    """A start that had seen a cluster and not its pods, or not its hosts, took what it did not know for gone."""
+
+    async def test() -> None:
+        operator = await unasked(tmp_path)
+        try:
+            operator.see("S4Cluster", made("S4Cluster", "c"), deleted=False)
+            operator.see("Bucket", bucket("a", "c"), deleted=False)
+            operator.see("Pod", made("Pod", "c-node-0"), deleted=False)
+            await until(lambda: not operator.queue._tasks)
+            assert not operator.looked
+            operator.kube.list = Lists(operator.cache, [made("S4Cluster", "c"), bucket("a", "c")]).list  # type: ignore[method-assign]
+            await operator._refresh()
+            await until(lambda: not operator.queue._tasks)
+            assert set(operator.looked) == {CLUSTER, ("Bucket", "app", "a")}
+        finally:
+            await operator.close()
+
+    asyncio.run(test())
