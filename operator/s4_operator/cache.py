@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from s4_operator.kube import Kube, Object
 
+OF_S4 = "app.kubernetes.io/name=s4"
 WATCHED = {
     "S4Cluster": "",
     "Bucket": "",
@@ -19,9 +20,9 @@ WATCHED = {
     "ShardMap": "",
     "Node": "",
     "PersistentVolume": "",
-    "Pod": "app.kubernetes.io/name=s4",
-    "PersistentVolumeClaim": "app.kubernetes.io/name=s4",
-    "StatefulSet": "app.kubernetes.io/name=s4",
+    "Pod": OF_S4,
+    "PersistentVolumeClaim": OF_S4,
+    "StatefulSet": OF_S4,
 }
 
 

@@ -21,7 +21,7 @@ from s4.base.jobs import Job, Jobs
 from s4_operator import certificates, touched
 from s4_operator.bounds import Bounds
 from s4_operator.buckets import Buckets
-from s4_operator.cache import Cache
+from s4_operator.cache import OF_S4, Cache
 from s4_operator.clusters import Clusters
 from s4_operator.kube import Kube, KubeError, Object
 from s4_operator.people import Policies, Users
@@ -181,6 +181,9 @@ async def start(settings: kopf.OperatorSettings, **_: Any) -> None:
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix="operator.s4.dev")
     settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix="operator.s4.dev")
     settings.watching.server_timeout, settings.watching.client_timeout = 600, 660
+    for where in (("v1", "pods"), ("v1", "persistentvolumeclaims"), ("apps", "v1", "statefulsets")):
+        settings.watching.label_selectors[where] = OF_S4  # those of all others would be read, and held, for nothing
+    settings.watching.chunk_size = 500
     settings.networking.request_timeout = 60
     settings.execution.default_backoff = 15
     settings.queueing.worker_limit = 50
@@ -249,9 +252,6 @@ def _see(kind: str, event: Any) -> None:
         running.see(kind, dict(event["object"]), deleted=event["type"] == "DELETED")
 
 
-OURS = {"app.kubernetes.io/name": "s4"}
-
-
 @kopf.on.event("s4.dev", "v1alpha1", "s4clusters")
 async def on_cluster(event: Any, **_: Any) -> None:
     _see("S4Cluster", event)
@@ -292,16 +292,16 @@ async def on_volume(event: Any, **_: Any) -> None:
     _see("PersistentVolume", event)
 
 
-@kopf.on.event("v1", "pods", labels=OURS)
+@kopf.on.event("v1", "pods")
 async def on_pod(event: Any, **_: Any) -> None:
     _see("Pod", event)
 
 
-@kopf.on.event("v1", "persistentvolumeclaims", labels=OURS)
+@kopf.on.event("v1", "persistentvolumeclaims")
 async def on_claim(event: Any, **_: Any) -> None:
     _see("PersistentVolumeClaim", event)
 
 
-@kopf.on.event("apps", "v1", "statefulsets", labels=OURS)
+@kopf.on.event("apps", "v1", "statefulsets")
 async def on_set(event: Any, **_: Any) -> None:
     _see("StatefulSet", event)
