@@ -49,18 +49,23 @@ async def ensure(
         access: end for access, end in _read_notes(notes.get(PREVIOUS, "")).items() if access in known and end > now_s
     }
     access, made_at = held.get("AWS_ACCESS_KEY_ID", ""), notes.get(MADE_AT, "")
+
+    async def drop_others() -> None:
+        for other in known:
+            if other != access and other not in previous and not stays(other):
+                await daemons.delete_key(user, other)
+
     if access not in known or "AWS_SECRET_ACCESS_KEY" not in held or notes.get(ROTATE, "") != wanted:
         if access in known and seconds(grace) > 0:
             previous[access] = now_s + seconds(grace)
+        await drop_others()  # first, for there is a bound: each try whose Secret was refused left one
         keys, made_at = new_keys(), text_time(now_s)
-        access = keys.access
+        known, access = [access] if access in known else [], keys.access
         await daemons.put_key(user, keys.access, keys.secret)
         made = secret_of(keys)
         made["metadata"]["annotations"] = {ROTATE: wanted, MADE_AT: made_at, PREVIOUS: _noted(previous)}
         await kube.have(made)
-    for other in known:
-        if other != access and other not in previous and not stays(other):
-            await daemons.delete_key(user, other)
+    await drop_others()
     listed = [IssuedKey(accessKey=access, createdAt=made_at)]
     listed += [IssuedKey(accessKey=one, createdAt="", expiresAt=text_time(end)) for one, end in previous.items()]
     return listed, min([AT_REST_S, *(end - now_s + 1 for end in previous.values())])

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from s4_operator.bucket_models import ClusterRef, ResourceState
 from s4_operator.cache import Cache
 from s4_operator.daemons import DaemonError
-from s4_operator.kube import Object, TakenError
+from s4_operator.kube import KubeError, Object, TakenError
 from s4_operator.models import GROUP, VERSION, ClusterSpec
 from s4_operator.observe import stamp
 from s4_operator.ownership import RefusedError
@@ -75,6 +75,8 @@ def reason_of(error: Exception) -> str:
         return error.reason
     if isinstance(error, TakenError):
         return f"{error.kind}Exists"
+    if isinstance(error, KubeError):
+        return "RefusedByKubernetes"
     if isinstance(error, DaemonError):
         return "RefusedByCluster" if 400 <= error.status < 500 else "ClusterNotReachable"
     return ""

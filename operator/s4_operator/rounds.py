@@ -17,13 +17,14 @@ from s4_operator.bucket_models import ResourceState
 from s4_operator.cache import Cache
 from s4_operator.clusters import Clusters, write_status
 from s4_operator.daemons import DaemonError, Daemons
-from s4_operator.kube import Kube, Object, TakenError
+from s4_operator.kube import Kube, KubeError, Object, TakenError
 from s4_operator.manifests import Builder
 from s4_operator.models import ClusterSpec
 from s4_operator.ownership import RefusedError
 from s4_operator.resources import UnmetError, again_s, cluster_of, is_going, reason_of, reference_of, say
 from s4_operator.secrets_of import LostError
 
+REFUSALS = (400, 403, 413, 422)  # of something of a resource's own, by a quota or a policy: people are to know
 Spec = TypeVar("Spec", bound=BaseModel)
 State = TypeVar("State", bound=ResourceState)
 
@@ -51,7 +52,9 @@ class Reconciler(Generic[Spec, State]):
                 await self._delete(resource, before)
                 return 0.0
             state, wait_s = await self._ensure(resource, spec, before)
-        except (RefusedError, UnmetError, DaemonError, TakenError) as error:
+        except (RefusedError, UnmetError, DaemonError, KubeError) as error:
+            if isinstance(error, KubeError) and not (isinstance(error, TakenError) or error.status in REFUSALS):
+                raise
             state, message = before.model_copy(), str(error)
             if isinstance(error, RefusedError | TakenError):
                 try:

@@ -321,6 +321,26 @@ def test_rotation_gives_a_new_key_and_the_old_one_its_grace(tenants: Tenants, bu
     assert is_refused(lambda: make_client(tenants.server.endpoint, *newer).list_objects_v2(Bucket=bucket))
 
 
+def test_a_secret_that_is_refused_again_and_again_leaves_no_keys_behind_and_says_why(
+    tenants: Tenants, bucket: str
+) -> None:
+    """Each try left one, until the user had as many as one may have: then nothing went on, though it was allowed again."""
+    person = Person(tenants, HOME).write(inline=[document(may("s3:*", bucket))]).look()
+    secret = f"/api/v1/namespaces/{HOME}/secrets/{person.status['secretName']}"
+    old = person.keys()[0]
+    tenants.api.change(secret, {"immutable": True})
+    for number in range(18):
+        tenants.annotate("S4User", *person.at, **{"s4.dev/rotate-key": str(number)})
+        assert person.look().reason == "RefusedByKubernetes"
+    assert "immutable" in person.status["message"]
+    known = tenants.known_keys(person.user) or []
+    assert old in known, "what the Secret has goes on"
+    assert len(known) <= 2
+    tenants.api.call("DELETE", secret)
+    assert person.look().reason == "Ready"
+    assert (tenants.known_keys(person.user) or []) == [person.keys()[0]]
+
+
 def test_a_user_that_is_deleted_leaves_nothing_usable(tenants: Tenants, bucket: str) -> None:
     person = Person(tenants, HOME).write(inline=[document(may("s3:*", bucket))]).look()
     s3, user = person.client(), person.user
