@@ -250,8 +250,8 @@ class Router:
                     raise LostError("ServiceUnavailable", f"store {store[:8]} is no longer primary")
             return task.result()
         finally:
-            if not task.done():
-                task.cancel()
+            if not task.cancel() and not task.cancelled():
+                task.exception()  # is looked at, though who asked has left just as it failed
 
     async def _look(self, revision: int) -> None:
         """Wait a little; where the map did not change meanwhile, ask for the newest."""
