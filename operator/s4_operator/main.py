@@ -112,8 +112,8 @@ class Operator:
                 self.queue.add(key)
 
     def see(self, kind: str, value: Object, *, deleted: bool) -> None:
-        """Take in what a watch says, and look at what it concerns: once all is known, since what is not there yet would be
-        taken for gone."""
+        """Take in what a watch says, and look at what it concerns: once all is known, since what is not there yet
+        would be taken for gone."""
         before = self.cache.get(kind, value["metadata"].get("namespace", ""), value["metadata"]["name"])
         if not self.cache.see(kind, {**value, "kind": kind}, deleted=deleted) or not self._filled:
             return

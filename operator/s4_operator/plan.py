@@ -163,8 +163,8 @@ def _unstick(seen: Observed, made: Plan) -> None:
 
 
 def _domains(seen: Observed, current: ClusterMap, made: Plan) -> None:
-    """With failure domains that are zones, or none, the planner says what a store's is; pods know their host only, which
-    counts again once hosts are the domains again."""
+    """With failure domains that are zones, or none, the planner says what a store's is; pods know their host only,
+    which counts again once hosts are the domains again."""
     kind, wanted = seen.spec.placement.failureDomain, []
     for pod in seen.pods:
         store = store_of(current, pod.name, STANDBY, SERVING)

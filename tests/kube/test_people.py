@@ -324,7 +324,8 @@ def test_rotation_gives_a_new_key_and_the_old_one_its_grace(tenants: Tenants, bu
 def test_a_secret_that_is_refused_again_and_again_leaves_no_keys_behind_and_says_why(
     tenants: Tenants, bucket: str
 ) -> None:
-    """Each try left one, until the user had as many as one may have: then nothing went on, though it was allowed again."""
+    """Each try left one, until the user had as many as one may have: then nothing went on, though it was allowed
+    again."""
     person = Person(tenants, HOME).write(inline=[document(may("s3:*", bucket))]).look()
     secret = f"/api/v1/namespaces/{HOME}/secrets/{person.status['secretName']}"
     old = person.keys()[0]

@@ -236,7 +236,8 @@ class Lists:
 
 
 def test_a_list_does_not_undo_what_was_seen_while_it_was_on_its_way() -> None:
-    """More nodes that had been asked for were let go again, until the next list; a Bucket that was deleted was there."""
+    """More nodes that had been asked for were let go again, until the next list; a Bucket that was deleted was
+    there."""
 
     async def test() -> None:
         cache, one, two = Cache(), made("S4Cluster", "one"), made("S4Cluster", "two")

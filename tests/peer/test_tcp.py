@@ -308,7 +308,8 @@ def test_a_gateway_that_went_away_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_a_beacon_that_is_late_hides_no_reader_that_began_meanwhile(tmp_path: Path) -> None:
-    """Rule D6: a request that began while its gateway's beacon was on its way could have its shards freed as it read."""
+    """Rule D6: a request that began while its gateway's beacon was on its way could have its shards freed as it
+    read."""
     now, late = [10.0], [0.0]
 
     async def test() -> None:
@@ -329,8 +330,8 @@ def test_a_beacon_that_is_late_hides_no_reader_that_began_meanwhile(tmp_path: Pa
 
 
 def test_a_gateway_whose_beacon_waits_is_heard_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its answer stands behind bulk for longer than a silent gateway is waited for: the calls that brought the bulk were
-    cut off with it, and what they read was freed (D6)."""
+    """Its answer stands behind bulk for longer than a silent gateway is waited for: the calls that brought the bulk
+    were cut off with it, and what they read was freed (D6)."""
     monkeypatch.setattr(client, "BEACON_LIMIT_S", 0.5)
     monkeypatch.setattr(client, "QUIET_S", 0.01)
     monkeypatch.setattr(client, "BEACON_S", 0.01)

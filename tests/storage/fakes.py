@@ -243,8 +243,9 @@ class AilingFiles(Files):
 
 
 class LosingFiles(Files):
-    """The next sync of a volume fails once it is told to, as Linux has it fail: what was written since the one before is in
-    the page cache, and neither a read nor a later sync says that the disk lacks it, until the cache is dropped."""
+    """The next sync of a volume fails once it is told to, as Linux has it fail: what was written since the one before
+    is in the page cache, and neither a read nor a later sync says that the disk lacks it, until the cache is
+    dropped."""
 
     def __init__(self) -> None:
         self.fails = False

@@ -13,7 +13,8 @@ from storage.test_shards import open_store, run, shard
 
 
 class Overlapping(Files):
-    """A sync lasts until another of the same file has begun, or half a second; `most` is how many there were at once."""
+    """A sync lasts until another of the same file has begun, or half a second; `most` is how many there were at
+    once."""
 
     def __init__(self) -> None:
         self._lock, self._second = threading.Lock(), threading.Event()

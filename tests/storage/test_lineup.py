@@ -88,8 +88,8 @@ def later(old: ShardMap) -> ShardMap:
 
 
 def test_half_of_the_drives_is_enough_after_a_failure_only_where_it_has_the_newest_map(two: list[Path]) -> None:
-    """One that was put aside long ago passed for all there is when the other failed: what was written since was gone, and
-    then wiped from the other when that was back (M2)."""
+    """One that was put aside long ago passed for all there is when the other failed: what was written since was gone,
+    and then wiped from the other when that was back (M2)."""
     newest = kept(two[:1], later)
     with pytest.raises(DirectoryError, match="2 of 2 drives are needed"):
         lined_up(two, failed=two[:1], known=newest)

@@ -15,8 +15,8 @@ from storage.test_shards import open_store, run, shard
 
 @pytest.mark.parametrize("size", [5000, 100_000])
 def test_what_a_sync_failed_for_is_not_believed_from_the_page_cache(tmp_path: Path, size: int) -> None:
-    """Compaction on a disk without parity: the copies' sync fails, and the process starts again (D7). The kernel's cache
-    has what the disk lacks: the copy passed for whole, and its original went."""
+    """Compaction on a disk without parity: the copies' sync fails, and the process starts again (D7). The kernel's
+    cache has what the disk lacks: the copy passed for whole, and its original went."""
     files = LosingFiles()
 
     async def test() -> None:

@@ -54,7 +54,8 @@ def test_what_cannot_be_freed_once_is_freed_later(tmp_path: Path) -> None:
 
 
 async def _deleted_under_a_reader(store: OpenStore, gateway: Gateway) -> tuple[int, bytes, Blob, list[float]]:
-    """(partition, blob, its row, the start of the oldest reader) of content that was deleted while somebody reads it."""
+    """(partition, blob, its row, the start of the oldest reader) of content that was deleted while somebody reads
+    it."""
     began = [boot_clock()]
     store.node._horizon = lambda: began[0]
     await create_bucket(gateway, "read", "root")

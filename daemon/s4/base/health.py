@@ -110,8 +110,8 @@ def full(free_bytes: int, reserve_bytes: int, total_bytes: int) -> str:
 
 def storable(data: int, partitions: int, stores: Iterable[tuple[int, int]]) -> int:
     """Bytes of content that can still be stored: the store that is filled up first ends it, since every object has a
-    shard on each store of its partition. `stores` are (bytes free above the reserve, positions held) of each. Of content
-    in rows `data` is 1, and positions are copies of partitions' metadata."""
+    shard on each store of its partition. `stores` are (bytes free above the reserve, positions held) of each. Of
+    content in rows `data` is 1, and positions are copies of partitions' metadata."""
     held = [max(0, free) * partitions // positions for free, positions in stores if positions]
     return min(held, default=0) * data
 

@@ -404,7 +404,8 @@ def status_code(value: dict[str, Any]) -> int:
 
 
 def storable_text(value: dict[str, Any]) -> str:
-    """What can still be stored: a copy of the metadata is filled by small objects sooner than a drive by their shards."""
+    """What can still be stored: a copy of the metadata is filled by small objects sooner than a drive by their
+    shards."""
     shards = value.get("storable_bytes", 0)
     rows = value.get("storable_rows_bytes", shards)  # 0.7 does not say it
     more = f", or {human(rows)} of objects so small that they live in rows" if rows < shards else ""

@@ -151,8 +151,8 @@ class KubernetesCoordinator(RemoteCoordinator):
         return result
 
     async def _wait(self, document: str, since: int) -> None:
-        """By a list, and a watch from its version: from the map's own, one that has not changed for long is answered that
-        it is too old (410) after a restart of the API server, again and again."""
+        """By a list, and a watch from its version: from the map's own, one that has not changed for long is answered
+        that it is too old (410) after a restart of the API server, again and again."""
         api, chosen = await self._objects(), {**self._where, "field_selector": f"metadata.name={self.name}"}
         try:
             async with asyncio.timeout(REFRESH_S):

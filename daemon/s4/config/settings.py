@@ -15,8 +15,8 @@ PARTITIONS = 16
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
     """`reserve_bytes` is kept free; `small` where rows may have content (metadata/small.py); `durability` is sync,
-    interval (each second) or none; `geometry` is (k, m). Fewer drives than a majority do with `degraded`, or where one of
-    them has the map of revision `known`, or a newer one: the newest that the process before this one had."""
+    interval (each second) or none; `geometry` is (k, m). Fewer drives than a majority do with `degraded`, or where one
+    of them has the map of revision `known`, or a newer one: the newest that the process before this one had."""
 
     durability: str = "sync"
     reserve_bytes: int = 1 << 30

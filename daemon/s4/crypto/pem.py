@@ -25,8 +25,8 @@ class PemError(SaidError, OSError):
 
 class CertificateFiles(ABC):
     """A certificate, its key, and what else goes with them, read again when they change: new connections get the new
-    ones, old ones go on. `what` is whose they are, for the log. `holds` is from when until when the certificate does, in
-    seconds since 1970. Raises OSError that names the file which cannot be used, ssl.SSLError."""
+    ones, old ones go on. `what` is whose they are, for the log. `holds` is from when until when the certificate does,
+    in seconds since 1970. Raises OSError that names the file which cannot be used, ssl.SSLError."""
 
     def __init__(self, what: str, certificate: Path, key: Path, *others: Path) -> None:
         self._what, self._certificate, self._files = what, certificate, (certificate, key, *others)

@@ -234,8 +234,8 @@ def _newest(files: Files, seats: Sequence[Seat]) -> tuple[bytes, int]:
     value, held = values.most_common(1)[0] if values else (b"", 0)
     if len(values) > 1 and 2 * held <= len(seats):
         raise DirectoryError(
-            f"{' and '.join(map(str, there))} have different maps of revision {newest}: they were used without each other, and "
-            "each has what the other lacks; start without one, and empty it once nothing of it is needed"
+            f"{' and '.join(map(str, there))} have different maps of revision {newest}: they were used without each "
+            "other, and each has what the other lacks; start without one, and empty it once nothing of it is needed"
         )
     return value, newest
 

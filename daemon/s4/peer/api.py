@@ -22,8 +22,8 @@ Where = Sequence[tuple[int, int]]  # (partition, epoch)
 
 
 class CallError(Exception):
-    """A node did not do what it was asked, or nobody knows whether it did: what is done again and again goes on with the
-    next one."""
+    """A node did not do what it was asked, or nobody knows whether it did: what is done again and again goes on with
+    the next one."""
 
 
 class UnavailableError(CallError):

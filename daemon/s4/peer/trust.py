@@ -23,8 +23,8 @@ class PeerContext(ssl.SSLContext):
 
 
 class Credentials(CertificateFiles):
-    """Files of the cluster's authority, and of this process's certificate and key, and the contexts that use them: of who
-    listens, of who calls, and of the admin port, where a caller is known by its signature and shows no certificate.
+    """Files of the cluster's authority, and of this process's certificate and key, and the contexts that use them: of
+    who listens, of who calls, and of the admin port, where a caller is known by its signature and shows no certificate.
 
     A new authority is trusted beside the old one until the process starts again, so that one can follow the other
     without a moment in which two processes do not trust each other. Raises as CertificateFiles.

@@ -354,9 +354,9 @@ class Volumes:
     def recover(self, mark: tuple[int, int]) -> Tail:
         """Find what was appended past the mark (volume, offset), which says that the index covers all before.
 
-        A record there counts only once its blocks' CRCs hold (D5), of what the disk has: after a loss of power, or a sync
-        that failed, its header may be on disk and its data not, and it would stand for a synced original that compaction
-        copied, or for a shard that a heal made. What a process that was killed did not sync is synced first.
+        A record there counts only once its blocks' CRCs hold (D5), of what the disk has: after a loss of power, or a
+        sync that failed, its header may be on disk and its data not, and it would stand for a synced original that
+        compaction copied, or for a shard that a heal made. What a process that was killed did not sync is synced first.
         One whose data the disk cannot read may be either: it is told apart, and counts where nothing else stands for
         its shard. Where the index was lost the mark is 0, and the data of the last volume alone is read: the others
         were synced when they were sealed.

@@ -192,8 +192,8 @@ class Growing:
                 used += rows if drive.store in joining else 0
             if drive.store in joining and rows > free:
                 raise GrowingError(
-                    f"{human(rows)} of metadata and small objects are to be copied to {_name(drive)}, which has room for "
-                    f"{human(free)}: free some there, or put a larger one in its place first"
+                    f"{human(rows)} of metadata and small objects are to be copied to {_name(drive)}, which has room "
+                    f"for {human(free)}: free some there, or put a larger one in its place first"
                 )
         if used > room:
             raise GrowingError(

@@ -126,8 +126,8 @@ async def _unclaimed(everybody: NodeApi, partition: int, blobs: list[bytes]) -> 
 
 
 async def _free(node: Node | MemberNode, store: ShardStore, dead: list[tuple[int, bytes]], result: Audit) -> None:
-    """Drop dead blobs once nobody reads who may have begun when they were none (D6): one that was deleted a moment ago has
-    no row either. Where somebody reads for longer they are found again by the next audit."""
+    """Drop dead blobs once nobody reads who may have begun when they were none (D6): one that was deleted a moment ago
+    has no row either. Where somebody reads for longer they are found again by the next audit."""
     since, deadline = boot_clock(), boot_clock() + READERS_S
     while dead and node.horizon() <= since and boot_clock() < deadline:  # noqa: ASYNC110 - readers end in any process, which no event here tells
         await asyncio.sleep(LOOK_S)

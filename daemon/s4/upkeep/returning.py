@@ -88,8 +88,8 @@ class Returning:
             return f"it cannot be used: {error.strerror}"
 
     def _foreign(self, directory: Path) -> str:
-        """Why a drive's map is none of this server's, which a start would believe. With a majority of the drives here it
-        may be a change that too few took before this process began (R4)."""
+        """Why a drive's map is none of this server's, which a start would believe. With a majority of the drives here
+        it may be a change that too few took before this process began (R4)."""
         membership, drives = self._node.membership, self._node.drives
         value, revision = LocalCoordinator(self._files, [directory]).newest(DOCUMENT)
         ahead, majority = revision - membership.revision, 2 * len(drives.stores) > len(drives.all)

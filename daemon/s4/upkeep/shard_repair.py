@@ -109,8 +109,8 @@ class Fill:
 
 @dataclass(slots=True)
 class Wait:
-    """Until when a partition's queue is left alone, and for how long that is. `there` are the stores that were there all
-    the time: another one ends it."""
+    """Until when a partition's queue is left alone, and for how long that is. `there` are the stores that were there
+    all the time: another one ends it."""
 
     until: float
     seconds: float
