@@ -9,6 +9,7 @@ can do without it. At the end the reverse: what is acknowledged is durable anywa
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import secrets
@@ -299,8 +300,8 @@ async def _open_drives(
     oldest = small.OLDEST if settings.small else growing.OLDEST if lineup.shard_map.format == shardmap.GROWN else ""
     said = [seat.identity.oldest for seat in lineup.seats if seat.identity is not None]
     oldest = max([oldest, *said], key=version)  # a new drive may get rows that another may have
-    drives = []
-    for seat in lineup.seats:
+
+    async def opened(seat: Seat) -> Drive:
         shards = None
         if seat.online and seat.identity is not None:
             note_opened(files, seat.directory, seat.identity, oldest)
@@ -314,7 +315,9 @@ async def _open_drives(
                     raise
                 seat.leave(str(error))
         store = seat.store if seat.online else lineup.shard_map.order[seat.number]
-        drives.append(Drive(seat.number, seat.directory, store, shards, seat.reason))
+        return Drive(seat.number, seat.directory, store, shards, seat.reason)
+
+    drives = await asyncio.gather(*map(opened, lineup.seats))  # whose volumes are read is not waited for by the others
     found = lineup.shard_map
     places = {store: number for number, store in enumerate(found.order)}
     held = [[places[store] for store in kept] for kept in found.spec.members]

@@ -1,7 +1,8 @@
 """The rows of a store's shard index, and the database that they are in.
 
     'i' partition blob position stripe    volume, offset, length, when it was made; version 2 where the record is aligned
-    'm'                                   the scan mark: volume and offset up to which every record has its row
+    'm'                                   the scan mark: volume and offset up to which every record has its row; rows
+                                          without a mark are those of an index whose making was cut short
     'v' volume                            bytes of records in a volume, and of those that are dead
     'd'                                   rows may be missing: the mark of a start that could not read all, nothing if all was lost
 
@@ -11,12 +12,15 @@ The index can be rebuilt from the volumes: one that is damaged is put aside and 
 from __future__ import annotations
 
 import logging
+import shutil
 import struct
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from s4.storage.leveldb import DAMAGED, Database, DatabaseError, is_damage, no_room
+from s4.storage.leveldb import DAMAGED, AnyDatabaseError, Database, DatabaseError, is_damage, no_room
 from s4.storage.records import FormatError, Shard
 from s4.storage.volumes import Location
 
@@ -56,6 +60,47 @@ def open_index(path: Path) -> Database:
         opened = _open(path)
         marker.unlink(missing_ok=True)
         return opened
+
+
+class Loaded(NamedTuple):
+    """An index as it was left: up to where every record has its row, from where volumes are to be read, and what they
+    hold that are there (one is unlinked before its row goes)."""
+
+    rows: Database
+    mark: tuple[int, int]
+    since: tuple[int, int]
+    use: dict[int, VolumeUse]
+
+
+def load_index(path: Path, volumes: Collection[int]) -> Loaded:
+    """Raises DatabaseError where it cannot be read now, as without memory or descriptors."""
+    index = open_index(path)
+    try:
+        return _loaded(index, volumes)
+    except AnyDatabaseError as error:
+        if not is_damage(error):
+            index.close()
+            raise DatabaseError(f"the index {path} cannot be read now: {error}") from error
+        log.error("the index %s cannot be read: %s", path, error)
+        index.mark_damaged()
+        index.close()
+    return _loaded(open_index(path), volumes)
+
+
+def _loaded(index: Database, volumes: Collection[int]) -> Loaded:
+    mark, use = (0, 0), dict[int, VolumeUse]()
+    if (row := index.get(MARK_KEY)) is not None:
+        mark = MARK.unpack(row)[1:]
+    elif index.first(b"i", b"j") is not None:  # its making was cut short
+        index.close()
+        shutil.rmtree(index.path)  # a crash leaves what is empty, damaged, or without a mark
+        index = _open(index.path)
+    for key, value in index.scan(b"v", b"w"):
+        number = int.from_bytes(key[1:], "big")
+        if number in volumes:
+            use[number] = VolumeUse(*VOLUME.unpack(value)[1:])
+    doubt = index.get(DOUBT_KEY)
+    return Loaded(index, mark, MARK.unpack(doubt)[1:] if doubt else mark, use)
 
 
 def _open(path: Path) -> Database:

@@ -40,7 +40,7 @@ from s4.storage.index import (
     VolumeUse,
     index_key,
     index_value,
-    open_index,
+    load_index,
     parse_index_key,
     parse_index_value,
 )
@@ -50,7 +50,7 @@ from s4.storage.records import DamagedError, DiskFullError, OfflineError, Record
 from s4.storage.room import Room
 from s4.storage.timing import SLOW_S, SYNC, Times
 from s4.storage.uses import FailingReads, Uses
-from s4.storage.volumes import Location, Volumes
+from s4.storage.volumes import Location, Tail, Volumes
 from s4.storage.watching import Watch
 
 log = logging.getLogger(__name__)
@@ -86,10 +86,11 @@ class ShardStore:
         self.settings, self.files, self.directory, self.store = settings, files, directory, store
         self.times = Times(settings.slow_s)
         self._fatal = fatal
-        self._index = open_index(directory / "index")
-        self._uses = Uses()
         (directory / "volumes").mkdir(exist_ok=True)
         self._volumes = Volumes(files, directory / "volumes", store, settings.open_volumes, self.times)
+        found = load_index(directory / "index", set(self._volumes.numbers()))
+        self._index, self._mark, self._since, self._use = found
+        self._uses = Uses()
         self.watch = Watch(self, settings.reserve_bytes)
         self._pending: dict[bytes, bytes | None] = {}
         self._flushing: dict[bytes, bytes | None] = {}
@@ -100,12 +101,11 @@ class ShardStore:
         self._flush_task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="disk")
-        self._use: dict[int, VolumeUse] = {}
-        self._mark = (0, 0)
         self._appender: Appender
         self._kinds = Kinds(settings.mark)
         self._room = Room(files, directory, settings.reserve_bytes)
         self.has_room, self.space = self._room.has, self._room.space
+        self._opened = False
         self._queued = 0  # appends that were given to the appender and have not been heard of
         self.compacting: set[int] = set()
         self.bytes_read = self.bytes_written = self.damaged = 0
@@ -116,33 +116,22 @@ class ShardStore:
     ) -> ShardStore:
         """Open the store and bring the index up to the volumes: all of them where the index was lost."""
         self = cls(files, directory, store, settings, fatal)
+        tail = Tail()
         try:
-            since = self._load()
-        except AnyDatabaseError as error:
-            if not is_database_damage(error):
-                self._index.close()
-                raise DatabaseError(f"the index in {directory} cannot be read now: {error}") from error
-            log.error("the index in %s cannot be read: %s", directory, error)
-            self._index.mark_damaged()
-            self._index.close()
-            self._index = open_index(directory / "index")
-            since = self._load()
-        tail = await self._loop.run_in_executor(self._pool, self._volumes.recover, since)
+            await self._loop.run_in_executor(self._pool, self._bring_up, tail)
+        except BaseException:
+            self._close_files()
+            raise
         tail.next_number = max(tail.next_number, self._mark[0] + 1)  # a number below the mark would not be scanned
         for number, size in tail.torn.items():
             use = self._use.setdefault(number, VolumeUse())
             use.used, use.dead = use.used + size, use.dead + size
-        for record, location in tail.records:
-            self._appended(record.shard, location, record.size)
-        for record, location in tail.unread:
-            if self.locate(record.shard) is None:  # else that one is whole, and may be this one's original
-                self._appended(record.shard, location, record.size)
-        if since == (0, 0) and tail.next_number > 1:  # the index was lost; to read all once more would take too long
+        if (
+            self._since == (0, 0) and tail.next_number > 1
+        ):  # the index was lost; to read all once more would take too long
             self._put(DOUBT_KEY, b"")
         elif not tail.whole:
-            self._put(DOUBT_KEY, MARK.pack(1, *since))
-        if tail.records:
-            log.info("index brought up to the volumes: %d records", len(tail.records))
+            self._put(DOUBT_KEY, MARK.pack(1, *self._since))
         self._appender = Appender(
             self._volumes,
             tail,
@@ -151,21 +140,25 @@ class ShardStore:
             durable=settings.durable,
             fatal=fatal,
         )
+        self._opened = True
         await self.flush()
         return self
 
-    def _load(self) -> tuple[int, int]:
-        """The mark, what volumes hold that are there (one is unlinked before its row goes), and where a scan begins."""
-        self._mark, self._use = (0, 0), {}
-        if (mark := self._index.get(MARK_KEY)) is not None:
-            self._mark = MARK.unpack(mark)[1:]
-        there = set(self._volumes.numbers())
-        for key, value in self._index.scan(b"v", b"w"):
-            _, used, dead = VOLUME.unpack(value)
-            if int.from_bytes(key[1:], "big") in there:
-                self._use[int.from_bytes(key[1:], "big")] = VolumeUse(used, dead)
-        doubt = self._index.get(DOUBT_KEY)
-        return MARK.unpack(doubt)[1:] if doubt else self._mark
+    def _bring_up(self, tail: Tail) -> None:
+        """Rows of what volumes hold past where a scan begins; on a thread, before the store is anybody's. Where the
+        index was lost most are written as they are found, without the mark: such an index is made anew (index.py)."""
+        found, lost = 0, self._since == (0, 0)
+        for record, location in self._volumes.recover(self._since, tail):
+            self._appended(record.shard, location, record.size)
+            found += 1
+            if lost and len(self._pending) >= self.settings.flush_rows:
+                self._index.write(list(self._pending.items()))
+                self._pending, self._pending_blobs = {}, {}
+        for record, location in tail.unread:
+            if self.locate(record.shard) is None:  # else that one is whole, and may be this one's original
+                self._appended(record.shard, location, record.size)
+        if found:
+            log.info("index brought up to the volumes: %d records", found)
 
     async def on_a_thread(self, call: Callable[..., T], *arguments: Any) -> T:
         """Run what only waits for the drive, and uses no volume."""
@@ -324,6 +317,8 @@ class ShardStore:
     def _put(self, key: bytes, value: bytes | None) -> None:
         self._pending[key] = value
         self._pending_blobs.setdefault(key[:BLOB_END], set()).add(key)
+        if not self._opened:
+            return
         if len(self._pending) >= self.settings.flush_rows:
             self._start_flush()
         elif self._flush_timer is None:
@@ -495,6 +490,9 @@ class ShardStore:
         await self.flush()
         if self._flush_task is not None:
             await self._flush_task
+        self._close_files()
+
+    def _close_files(self) -> None:
         self._pool.shutdown()  # first: its threads use what is closed then
         self._index.close()
         self._volumes.close()

@@ -14,7 +14,7 @@ import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,11 +79,10 @@ class Location:
 
 @dataclass(slots=True)
 class Tail:
-    """What the scan found: records past the mark, bytes of torn ones by volume, and where to go on (None: start a new
-    volume). `unread` are records of which the disk could read the header alone; `whole` is False where anything could
-    not be read."""
+    """What the scan found besides records: bytes of torn ones by volume, and where to go on (None: start a new volume).
+    `unread` are records of which the disk could read the header alone; `whole` is False where anything could not be
+    read."""
 
-    records: list[tuple[Record, Location]] = field(default_factory=list)
     unread: list[tuple[Record, Location]] = field(default_factory=list)
     whole: bool = True
     torn: dict[int, int] = field(default_factory=dict)
@@ -351,8 +350,9 @@ class Volumes:
                 failed += 1
         return got
 
-    def recover(self, mark: tuple[int, int]) -> Tail:
-        """Find what was appended past the mark (volume, offset), which says that the index covers all before.
+    def recover(self, mark: tuple[int, int], tail: Tail) -> Iterator[tuple[Record, Location]]:
+        """Find what was appended past the mark (volume, offset), which says that the index covers all before: the
+        records in their order, and all else in `tail`.
 
         A record there counts only once its blocks' CRCs hold (D5), of what the disk has: after a loss of power, or a
         sync that failed, its header may be on disk and its data not, and it would stand for a synced original that
@@ -361,7 +361,6 @@ class Volumes:
         its shard. Where the index was lost the mark is 0, and the data of the last volume alone is read: the others
         were synced when they were sealed.
         """
-        tail = Tail()
         numbers = self.numbers()
         for number in numbers:
             tail.next_number = number + 1
@@ -380,20 +379,21 @@ class Volumes:
                 self.files.sync(volume.fd)
                 if check:
                     self.files.forget(volume.fd, start)
-                end, whole = self._scan_tail(volume, start, tail, check=check)
+                end, whole = yield from self._scan_tail(volume, start, tail, check=check)
             finally:
                 self.release(volume)
             tail.current = (number, end) if whole else None
-        return tail
 
-    def _scan_tail(self, volume: Volume, start: int, tail: Tail, *, check: bool) -> tuple[int, bool]:
+    def _scan_tail(
+        self, volume: Volume, start: int, tail: Tail, *, check: bool
+    ) -> Generator[tuple[Record, Location], None, tuple[int, bool]]:
         end, whole, torn, failed = start, True, 0, self._failed_scans
         for offset, record, clean in self.headers(volume, start):
             end, whole = offset + record.size, whole and clean
             found = (record, Location(volume.number, offset, record.length, record.created_s, record.aligned))
             holds = not check or self._holds(volume, offset, record)
             if holds:
-                tail.records.append(found)
+                yield found
             elif holds is None:
                 tail.unread.append(found)
             else:
