@@ -21,13 +21,15 @@ class Spec(NamedTuple):
     """What there is to know of a command.
 
     `settings`: gateways hold under lease what it changes (L1). `room`: it waits for a disk that takes more (D5).
-    `twice`: why it may be decided again; all others are remembered by their ids (R12).
+    `twice`: why it may be decided again; all others are remembered by their ids (R12). `patient`: nobody waits for its
+    answer, so that in a cluster it goes with an entry that others need (replica/replicated.py).
     """
 
     decide: Callable[[Entry, Any], AnyAnswer]
     settings: bool = False
     room: bool = False
     twice: str = ""
+    patient: bool = False
 
 
 COMMANDS: dict[type, Spec] = {
@@ -55,9 +57,12 @@ COMMANDS: dict[type, Spec] = {
     commands.PublishContent: Spec(
         references.publish,
         twice="a hint: a blob that is gone gives no reference, and its content is written and published anew (C4); audits remove it",
+        patient=True,
     ),
     commands.UnpublishContent: Spec(
-        references.unpublish, twice="only where the content row still names that blob, which is dead for good"
+        references.unpublish,
+        twice="only where the content row still names that blob, which is dead for good",
+        patient=True,
     ),
     commands.RefuseReference: Spec(
         references.refuse_reference,

@@ -21,6 +21,13 @@ def follow_id(key: bytes, action: AnyAction) -> bytes:
     return keys.command_id(action.at_ms, hashlib.blake2b(key, digest_size=10).digest())
 
 
+def about(action: AnyAction) -> bytes:
+    """What an action is about: those of one partition about the same thing keep their order."""
+    if isinstance(action, Publish | Unpublish):
+        return action.sha256
+    return action.key if isinstance(action, RemoveSource) else action.blob
+
+
 def follow_up(action: AnyAction, partitions: int) -> tuple[int, AnyCommand] | None:
     """(partition, command) of an action; None for one that is the store's to do, not a partition's."""
     if isinstance(action, Dereference):

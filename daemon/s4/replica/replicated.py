@@ -19,6 +19,7 @@ from functools import partial
 
 from s4.metadata import keys
 from s4.metadata.commands import AnyAnswer, AnyCommand
+from s4.metadata.decide import COMMANDS
 from s4.metadata.entry import Entry, Overlay, find
 from s4.metadata.rows import Head
 from s4.peer.api import StaleError, UnavailableError, UnknownResultError
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 
 WAITING_BYTES = 16 << 20  # of a partition's entries that are not committed: then no more is decided
 WAIT_S = 0.02
+PATIENCE_S, PATIENT_MOST = 1.0, 64  # how long, and how many, commands that nobody waits for wait for others
 
 SETTINGS_LEASE_S = 2.0  # that gateways hold on settings (peer/server.py)
 Prepare = Callable[[int, AnyCommand], AnyCommand]
@@ -69,6 +71,8 @@ class ReplicatedHost:
         self._max_waiting, self.waiting = max_waiting, 0
         self._queue: Commands[Waiting] = Commands()
         self._taken: dict[int, list[Waiting]] = {}  # out of it, and not decided yet: they are next
+        self._patient: dict[int, list[Waiting]] = {}  # beside it, until somebody else's turn
+        self._patience: asyncio.TimerHandle | None = None
         group.timed = self._queue.timed
         self.full_queues: set[tuple[int, str]] = set()  # (partition, receiver of events)
         self._decider = Decider(partitions, self._newest, clock, agrees, self.full_queues, room, whole, timed)
@@ -90,9 +94,17 @@ class ReplicatedHost:
     # -- writing
 
     def submit(
-        self, partition: int, command: AnyCommand, command_id: bytes = b"", *, own: bool = False, again: bool = False
+        self,
+        partition: int,
+        command: AnyCommand,
+        command_id: bytes = b"",
+        *,
+        own: bool = False,
+        again: bool = False,
+        patient: bool = False,
     ) -> asyncio.Future[AnyAnswer]:
-        """Queue a command. The future resolves when its entry is committed.
+        """Queue a command. The future resolves when its entry is committed. One that is `patient`, as some are by
+        themselves, makes no entry of its own for PATIENCE_S.
 
         Raises OverloadedError and StaleError; the future StaleError and UnavailableError, all with nothing done, and
         UnknownResultError. `again`: the command was sent before under this id (R12).
@@ -101,10 +113,34 @@ class ReplicatedHost:
         if (self.waiting >= self._max_waiting or self._queue.is_full) and not own:
             raise OverloadedError
         future: asyncio.Future[AnyAnswer] = asyncio.get_running_loop().create_future()
-        self._queue.push(command, Waiting(partition, command, command_id, again, future))
+        item = Waiting(partition, command, command_id, again, future)
+        if patient or COMMANDS[type(command)].patient:
+            self._queue.hold(command)
+            patients = self._patient.setdefault(partition, [])
+            patients.append(item)
+            if len(patients) >= PATIENT_MOST:
+                self._lose_patience()
+            elif self._patience is None:
+                self._patience = asyncio.get_running_loop().call_later(PATIENCE_S, self._lose_patience)
+            return future
+        self._queue.push(command, item)
         self.waiting += 1
         self.group.wake()
         return future
+
+    def _lose_patience(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+        for partition in list(self._patient):
+            self._join(partition, self._taken.setdefault(partition, []))
+        self.group.wake()
+
+    def _join(self, partition: int, queue: list[Waiting]) -> None:
+        """Put what is patient behind what is decided next."""
+        patient = self._patient.pop(partition, ())
+        queue += patient
+        self.waiting += len(patient)
 
     def _decide_all(self) -> None:
         queues, self._taken, rows = self._taken, {}, 0
@@ -114,6 +150,7 @@ class ReplicatedHost:
         if self._queue:
             self.group.wake()
         for partition, queue in queues.items():
+            self._join(partition, queue)
             if rows >= TURN_ROWS:
                 self._taken[partition] = queue
                 self.group.wake()
@@ -229,6 +266,7 @@ class ReplicatedHost:
         return self._cache.size_bytes
 
     async def close(self) -> None:
+        self._lose_patience()
         await self.group.close()
 
 

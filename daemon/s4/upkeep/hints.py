@@ -8,6 +8,7 @@ committed: so what the blob's partition does not know is dead. The row goes only
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from s4.metadata import keys
@@ -41,6 +42,5 @@ async def _forget(rows: Rows, partition: int, waiting: list[tuple[int, bytes, by
         blobs.setdefault(where, []).append(blob)
     gone = {(where, blob) for where, named in blobs.items() for blob in await unknown(where, named)}
     stale = [(blob, sha256) for where, blob, sha256 in waiting if (where, blob) in gone]
-    for blob, sha256 in stale:
-        await rows.submit(partition, UnpublishContent(sha256, blob), own=True)
+    await asyncio.gather(*(rows.submit(partition, UnpublishContent(sha256, blob), own=True) for blob, sha256 in stale))
     return len(stale)

@@ -3,7 +3,7 @@ partition 0, deletions of buckets that somebody left half done, and renames of p
 
 An outbox row goes once its action was carried out; everything that it asks for may be asked twice (C2). So those of a
 partition that were go together, twice a second at most: each time is an entry, for every replica to write. Actions of
-one partition for the same other partition are carried out in their order. The shards of a dead blob are freed once
+one partition about the same thing are carried out in their order. The shards of a dead blob are freed once
 every request that began before has ended, as far as gateways are known (D6).
 """
 
@@ -18,7 +18,7 @@ from s4.base.clock import boot_clock, wall_ms
 from s4.base.jobs import Failures, Job, Jobs, each
 from s4.gateway.context import Gateway
 from s4.metadata import commands, keys
-from s4.metadata.outbox import follow_id, follow_up
+from s4.metadata.outbox import about, follow_id, follow_up
 from s4.metadata.rows import FreeBlob, decode_action
 from s4.node.member import MemberNode
 from s4.peer.api import CallError, ForgottenError
@@ -108,7 +108,7 @@ class Leader:
         while rows := list(islice(self._node.host.scan(table, start), BATCH)):
             self._node.host.check(partition)
             start = rows[-1][0] + b"\x00"
-            queues: dict[int, list[tuple[commands.AnyCommand, bytes]]] = {}
+            queues: dict[tuple[int, bytes], list[tuple[commands.AnyCommand, bytes]]] = {}
             dead: list[bytes] = []
             carried: list[bytes] = []
             for key, value in rows:
@@ -120,9 +120,9 @@ class Leader:
                         continue
                     dead.append(action.blob)
                 elif (follow := follow_up(action, self._node.partitions)) is not None:
-                    queues.setdefault(follow[0], []).append((follow[1], follow_id(key, action)))
+                    queues.setdefault((follow[0], about(action)), []).append((follow[1], follow_id(key, action)))
                 carried.append(key)
-            await asyncio.gather(*(self._in_order(target, queue) for target, queue in queues.items()))
+            await asyncio.gather(*(self._in_order(target, queue) for (target, _), queue in queues.items()))
             if dead:
                 await self._node.router.discard_all(partition, dead)
             done.update(carried)
@@ -137,7 +137,7 @@ class Leader:
 
     async def _forget(self, partition: int) -> None:
         rows = sorted(self._done[partition])
-        await self._node.host.submit(partition, commands.ForgetRows(rows), own=True)
+        await self._node.host.submit(partition, commands.ForgetRows(rows), own=True, patient=True)
         self._forgot[partition] = boot_clock()
         self._done[partition].difference_update(rows)
         for key in rows:
