@@ -35,6 +35,7 @@ from s4.telemetry import tracing
 log = logging.getLogger(__name__)
 
 CALL_S = 120.0
+CONNECT_S = 2.0  # for a store to answer whoever connects: where its host is away nothing says so for minutes
 BEACON_S = 0.5
 QUIET_S = 2.5  # between beacons where nothing is asked for
 BEACON_LIMIT_S = 5.0

@@ -13,12 +13,13 @@ from collections import deque
 from collections.abc import Mapping
 from functools import partial
 
+from s4.base import tasks
 from s4.base.clock import boot_clock
 from s4.base.jobs import Job, Jobs
 from s4.cluster.messages import AnyMessage, Append
 from s4.peer import frames
 from s4.peer.api import UnavailableError
-from s4.peer.client import RefusedError, RemoteNode
+from s4.peer.client import CONNECT_S, RefusedError, RemoteNode
 
 log = logging.getLogger(__name__)
 
@@ -86,19 +87,21 @@ class Links:
     async def _keep(self, store: str, link: _Link) -> None:
         """One connection, until it breaks."""
         try:
-            remote = await RemoteNode.connect(
-                self._addresses[store],
-                boot_clock,
-                link.wake.set,
-                cluster=self._cluster,
-                store=store,
-                context=self._context,
-                versions=self.versions,
-            )
+            async with tasks.awake_within(CONNECT_S):
+                remote = await RemoteNode.connect(
+                    self._addresses[store],
+                    boot_clock,
+                    link.wake.set,
+                    cluster=self._cluster,
+                    store=store,
+                    context=self._context,
+                    versions=self.versions,
+                )
         except (OSError, RefusedError, UnavailableError, KeyError) as error:
-            if str(error) != link.said:
-                log.info("store %s cannot be reached: %s", store[:8], error)
-            link.said = str(error)
+            reason = str(error) or f"no answer within {CONNECT_S:g} s"
+            if reason != link.said:
+                log.info("store %s cannot be reached: %s", store[:8], reason)
+            link.said = reason
             link.waiting.clear()
             await asyncio.sleep(RETRY_S)
             await link.wake.wait()

@@ -54,7 +54,7 @@ from s4.peer.api import (
     Where,
     stats_of,
 )
-from s4.peer.client import RefusedError, RemoteNode
+from s4.peer.client import CONNECT_S, RefusedError, RemoteNode
 from s4.peer.pages import merged_objects, merged_uploads
 from s4.storage.records import DamagedError, OfflineError, Shard
 
@@ -62,7 +62,7 @@ log = logging.getLogger(__name__)
 
 PATIENCE_S = 20.0
 LOOK_S = 0.1  # between two looks at the map while a call waits or is to be repeated
-CONNECT_S, CENSUS_S = 2.0, 3.0
+CENSUS_S = 3.0
 RETRY_S = 0.5  # before a store that could not be reached is tried again
 SHARD_S = 15.0  # for one shard to be written
 CACHED_BLOBS = 20_000
