@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import random
@@ -79,6 +80,19 @@ def test_pages_of_versions_join_to_all_versions(versions: dict[str, list[bool]],
         sequence += len(markers)
         want += [(key.encode(), row_keys.version_suffix(1, number), index == 0) for index, number in enumerate(numbers)]
     assert seen == sorted(want, key=lambda item: (item[0], item[1]))
+
+
+def test_behind_a_version_that_is_gone_the_next_is_the_newest() -> None:
+    """As for who deletes each page before it asks for the next one."""
+    versions = {"j": [False], "k": [False, True, False], "l": [False]}
+    behind = Query(after_key=b"k", after_version=row_keys.version_suffix(1, 5), limit=2, versions=True)
+    page = run(versions, behind)
+    assert [(item.key, item.latest) for item in page.items if isinstance(item, Version)] == [
+        (b"k", True),
+        (b"k", False),
+    ]
+    page = run(versions, dataclasses.replace(behind, after_version=page.items[0].suffix))  # type: ignore[union-attr]
+    assert [(item.key, item.latest) for item in page.items if isinstance(item, Version)] == [(b"k", False)] * 2
 
 
 def test_a_common_prefix_is_stepped_over_not_read_through() -> None:
@@ -220,6 +234,22 @@ def test_listing_of_versions_in_pages(s3: Any, bucket: str) -> None:
         assert [(key, version) for key in sorted(seen, key=str.encode) for version in seen[key]] == newest_first
     page = s3.list_object_versions(Bucket=bucket, Delimiter="/")
     assert [item["Prefix"] for item in page["CommonPrefixes"]] == ["a/", "é/"]
+
+
+def test_all_versions_are_met_by_who_deletes_them_a_page_at_a_time(s3: Any, bucket: str) -> None:
+    """The null version among them, which is the marker of the page behind it and gone when that is asked for."""
+    made = []
+    for status in ("Enabled", "Suspended", "Enabled"):
+        s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": status})
+        for _ in range(1 if status == "Suspended" else 3):
+            made.append(s3.put_object(Bucket=bucket, Key="k", Body=b"").get("VersionId", "null"))
+    assert made[3] == "null"
+    met = []
+    for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket, PaginationConfig={"PageSize": 1}):
+        for item in page.get("Versions", []):
+            met.append((item["VersionId"], item["IsLatest"]))
+            s3.delete_object(Bucket=bucket, Key="k", VersionId=item["VersionId"])
+    assert met == [(version, True) for version in reversed(made)]
 
 
 def test_listing_of_uploads_in_pages(s3: Any, bucket: str) -> None:

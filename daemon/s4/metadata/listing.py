@@ -131,12 +131,12 @@ class Merge:
 
 
 def _start(query: Query) -> bytes:
-    """The first row key (without the bucket's prefix) that may be on the page."""
+    """The first row key (without the bucket's prefix) that may be on the page, or shows what else may."""
     start = keys.escape(query.prefix)
     if query.after_key:
         after = keys.escape(query.after_key) + b"\x00\x01"
-        # Version suffixes count down, so one past this suffix is the next older version.
-        resume = after + query.after_version + b"\x00" if query.after_version else after + b"\xff" * 13
+        # Behind a version: whether what follows is the newest of its key is known by what stands before that.
+        resume = after if query.after_version else after + b"\xff" * 13
         if query.delimiter and not query.after_version:
             common = common_prefix(query.after_key, query.prefix, query.delimiter)
             if common is not None and common == query.after_key:
@@ -161,8 +161,9 @@ def list_page(cursors: Sequence[Cursor], query: Query) -> Iterator[Page | None]:
         return
     merge = Merge(cursors, _start(query))
     prefix, end = keys.escape(query.prefix), -keys.VERSION_BYTES
-    seen = keys.escape(query.after_key) + b"\x00\x01" if query.after_version else b""
-    steps = 0
+    # Version suffixes count down, so one past this suffix is the next older version.
+    first = keys.escape(query.after_key) + b"\x00\x01" + query.after_version + b"\x00" if query.after_version else b""
+    seen, steps = b"", 0
     following, items, limit = merge.next, page.items, query.limit
     while (found := following()) is not None:
         raw, value = found
@@ -172,6 +173,10 @@ def list_page(cursors: Sequence[Cursor], query: Query) -> Iterator[Page | None]:
         if steps % PAUSE_EVERY == 0:
             yield None
         name = raw[:end]
+        if raw < first:
+            seen = name
+            merge.seek(first)
+            continue
         latest = name != seen
         if not latest and not query.versions:
             merge.seek(name + b"\xff" * 13)

@@ -212,13 +212,14 @@ async def list_versions(gateway: Gateway, call: Call) -> Answer:
 
 
 async def _version_suffix(gateway: Gateway, bucket: int, key: bytes, marker: str) -> bytes:
-    """The place of a version marker in its key's order. Raises S3Error."""
+    """The place of a version marker in its key's order. Where the null version is gone nobody knows where it stood:
+    before all, so that what was listed may come again and nothing is left out. Raises S3Error."""
     if not marker:
         return b""
     if marker == "null":
         partition = keys.partition_of(bucket, key, gateway.partitions)
         found = await gateway.node.find_object(partition, bucket, key, "null")
-        return found.suffix if found is not None else b""
+        return found.suffix if found is not None else bytes(keys.VERSION_BYTES)
     suffix = keys.parse_version_id(marker)
     if suffix is None:
         raise S3Error(
