@@ -14,10 +14,21 @@ import pytest
 
 from cluster.memory import MemoryCoordinator
 from inprocess import until
-from s4.cluster.messages import LOST, Config, Document, Entry, Plan, SnapshotPart, decode_document, encode_document
+from s4.cluster.messages import (
+    LOST,
+    Append,
+    Config,
+    Document,
+    Durable,
+    Entry,
+    Plan,
+    SnapshotPart,
+    decode_document,
+    encode_document,
+)
 from s4.node.member import MemberNode
 from s4.replica.group import Group, View
-from s4.replica.keptrows import config_of, load
+from s4.replica.keptrows import config_of, load, packed
 from s4.replica.pieces import PIECE
 from s4.replica.snapshot import AT_ONCE
 from s4.replica.terms import NotServingError, Timing
@@ -326,5 +337,41 @@ def test_few_snapshots_go_out_at_once_and_nothing_is_kept_for_those_that_wait(tm
             await group.close()
         for one in kept.values():
             one.close()
+
+    asyncio.run(whole())
+
+
+def test_a_copy_that_is_cleared_keeps_no_other_partition_waiting(tmp_path: Path) -> None:
+    """R8: a store that was away clears millions of rows before it is filled anew. What it takes of other partitions
+    meanwhile waits for a piece of that: else no promise goes out, and it is thrown out of all sets that it is in."""
+
+    async def whole() -> None:
+        kept, coordinator, said = database(tmp_path / "b"), MemoryCoordinator(), list[tuple[int, Any]]()
+        for number, in_sync in enumerate((("a", "b"), ("a",))):
+            document = Document(Config(1, "a", in_sync), Plan(("a", "b"), 1))
+            await coordinator.replace(f"partition/{number}", encode_document(document), 0)
+        old = [b"\x00\x01%06d" % at for at in range(PIECE * 50)]
+        kept.write([(key, b"old") for key in old])
+        group = Group(
+            "b", kept, coordinator, lambda _to, number, message: said.append((number, message)),
+            partitions=2, clock=time.monotonic, fatal=fail, timing=TIMING,
+        )  # fmt: skip
+        await group.start()
+        await until(lambda: all(group.replica(number).document for number in range(2)))
+        group.deliver("a", [(0, Append(1, 0, (), 0, True))])
+        filled = [(1, SnapshotPart(1, 7, 0, packed([(old[0] + b"new", b"v")]), True, 1))]
+        group.deliver("a", filled)
+        written = asyncio.ensure_future(group.written())
+        await until(lambda: kept.get(old[0]) is None)
+        group.deliver("a", [(0, Append(1, 0, (Entry(1, 1, packed([(ONE, b"v")])),), 0))])
+        await until(lambda: (0, Durable(1, 1)) in said)
+        assert kept.get(old[-1]) == b"old"
+        assert not written.done(), "the next part comes when this one is on the disk"
+        await written
+        assert list(kept.scan(b"\x00\x01", b"\x00\x02")) == [(old[0] + b"new", b"v")]
+        assert load(kept, 1).commit == 7
+        await until(lambda: (1, Durable(1, 7, 1)) in said)
+        await group.close()
+        kept.close()
 
     asyncio.run(whole())

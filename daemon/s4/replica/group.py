@@ -115,6 +115,7 @@ class Group:
         self.turns, self._turn, self._closing = 0, 0, False
         self._settling: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._writes: list[tuple[_Partition, Write]] = []
+        self._held: dict[int, list[tuple[_Partition, Write]]] = {}  # of partitions whose rows go before anything comes
         self._wake, self._urgent = asyncio.Event(), False
         self._hurry: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -309,24 +310,23 @@ class Group:
             taken, self._writes = self._writes, []
             self._turn += 1
             try:
-                rows = self._left_over.piece()
-                for one, write in taken:
-                    self._rows(one, write, rows)
-                    one.given += 1
-                    if isinstance(write, Clear):
-                        await self._clear(one, rows) if write.at_once else self._left_over.add(one.number)
-                if not taken and not rows:
+                rows = self._left_over.piece(self._held)
+                done = self._take([*self._released(), *taken], rows)
+                if not done and not rows:
+                    self._written()
                     continue
                 await self._write_batch(rows)
             except Exception as error:
                 self._fatal(error)
                 raise
-            if self._left_over:
+            if self._held:
+                self.wake()
+            elif self._left_over:
                 self._wake.set()
             self.turns += 1
             self.committed.drop(self._turn)
             self._written()
-            for one in {id(one): one for one, _ in taken}.values():
+            for one in done:
                 one.core.synced(one.given, self.clock())
                 self._drain(one)
 
@@ -336,13 +336,30 @@ class Group:
         write_all = self.database.batch(items, True) if few else partial(self.database.write, items, True)
         await self._worker.run(partial(self.timed, write_all))
 
-    async def _clear(self, one: _Partition, rows: dict[bytes, bytes | None]) -> None:
-        """R8: what is there goes before a snapshot comes, once it is durable that nothing of it counts. Each piece is
-        synced: a later sync does not cover LevelDB's log before, and what came back would stand under the snapshot."""
-        await self._write_batch(rows)
-        rows.clear()
-        for piece in self._left_over.pieces(one.number):
-            await self._write_batch(piece)
+    def _take(self, writes: list[tuple[_Partition, Write]], rows: dict[bytes, bytes | None]) -> list[_Partition]:
+        """Put into a turn what is not held back; of which partitions that was.
+
+        R8: what is there of a copy goes before a snapshot comes, once it is durable that nothing of it counts: a piece
+        with each turn, for other partitions must not wait for millions of rows. Each turn is synced: a later sync does
+        not cover LevelDB's log before, and what came back would stand under the snapshot."""
+        done: dict[int, _Partition] = {}
+        for one, write in writes:
+            if one.number in self._held:
+                self._held[one.number].append((one, write))
+                continue
+            self._rows(one, write, rows)
+            one.given += 1
+            done[one.number] = one
+            if isinstance(write, Clear):
+                self._left_over.add(one.number)
+                if write.at_once:
+                    self._held[one.number] = []
+        return list(done.values())
+
+    def _released(self) -> list[tuple[_Partition, Write]]:
+        """What was held back of partitions of which nothing is left."""
+        gone = [number for number in self._held if number not in self._left_over]
+        return [held for number in gone for held in self._held.pop(number)]
 
     def _rows(self, one: _Partition, write: Write, rows: dict[bytes, bytes | None]) -> None:
         """The database's rows for a write. Later ones of a turn stand over earlier ones."""
@@ -375,7 +392,8 @@ class Group:
 
     async def written(self) -> None:
         """Return once everything that cores have given out until now is in the database."""
-        if self._writes:
+        given = [(one.core, one.core.given) for one in self._partitions if one.core.durable < one.core.given]
+        while any(core.durable < number for core, number in given):
             await self._after(self._turn + 1)
 
     async def _after(self, turn: int) -> None:

@@ -24,6 +24,16 @@ class Ledger:
         self._unsynced: deque[tuple[int, int]] = deque()  # (number of the write, sequence) of our own entries
 
     @property
+    def given(self) -> int:
+        """Number of the last write that was given out."""
+        return self._written
+
+    @property
+    def durable(self) -> int:
+        """Number of the last write that is durable, with all before it."""
+        return self._synced
+
+    @property
     def last(self) -> int:
         """Sequence of the last entry in the log."""
         return self.state.log[-1].sequence if self.state.log else self.state.commit

@@ -4,12 +4,13 @@ That nothing of them counts is durable first: the replica is LOST and has commit
 One that is LOST and has committed something may yet turn out to lack nothing (M4), and keeps its rows. Then they go a
 piece with each turn of the writer, so that other partitions, which this store may lead, wait for a piece and not for
 millions of rows. What goes is looked up as its turn begins: whatever the turn writes itself stands over it. A partition
-that is filled anew leaves here before its first row comes. A crash leaves some of the rows: the next start goes on.
+that is filled anew leaves here before its first row comes, and comes `first`. A crash leaves some of the rows: the next
+start goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 from s4.cluster.messages import LOST, State
@@ -31,25 +32,24 @@ class LeftOver:
     def __bool__(self) -> bool:
         return bool(self._starts)
 
+    def __contains__(self, number: int) -> bool:
+        """Whether rows of a partition may be left: none are once a turn began and found none."""
+        return number in self._starts
+
     def add(self, number: int) -> None:
         self._starts[number] = number.to_bytes(2, "big")
 
-    def piece(self) -> Piece:
+    def piece(self, first: Iterable[int] = ()) -> Piece:
         """Rows that go with the turn that begins; none where none are left."""
-        for number in list(self._starts):
+        for number in dict.fromkeys((*first, *self._starts)):
+            if number not in self._starts:
+                continue
             state = self._state(number)
             is_cleared = state.joining == LOST and not state.commit and not state.log
             if is_cleared and (found := self._next(number)):
                 return found
             del self._starts[number]
         return {}
-
-    def pieces(self, number: int) -> Iterator[Piece]:
-        """All that is there of a partition, before a snapshot of it comes (R8); each is to be written first."""
-        self.add(number)
-        while found := self._next(number):
-            yield found
-        del self._starts[number]
 
     def _next(self, number: int) -> Piece:
         start, stop = self._starts[number], (number + 1).to_bytes(2, "big")
