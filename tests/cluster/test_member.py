@@ -104,6 +104,17 @@ def test_what_has_too_few_shards_when_it_is_decided_is_refused() -> None:
     assert isinstance(decide.answer(turn, 0, fewer, OTHER), commands.Written)
 
 
+def test_a_strict_cluster_has_every_shard_when_it_is_decided() -> None:
+    """D1: a store lost its position to another while an object was written, of which the gateway had all shards."""
+    one, _ = moving(made(), 2)
+    members = list(one.partitions[0].config.members)
+    decide, turn = decider()
+    answer = decide.answer(turn, 0, adjusted(one, 0, put(members), strict=True), ID)
+    assert answer == Refused("ServiceUnavailable", "Too few stores hold this object's shards. Try again.")
+    whole = adjusted(one, 0, put([*members[:2], "new", *members[3:]]), strict=True)
+    assert isinstance(decide.answer(turn, 0, whole, OTHER), commands.Written)
+
+
 # -- commands that come twice
 
 

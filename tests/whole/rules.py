@@ -250,7 +250,7 @@ def counts_what_two_processes_took() -> None:
 def counts_shards_where_they_were() -> None:
     """D3: a commit does not look whether a shard is where its position is moving to."""
 
-    def broken(current: Any, partition: int, command: Any) -> Any:
+    def broken(current: Any, partition: int, command: Any, *, strict: bool = False) -> Any:
         return command
 
     member.adjusted = broken  # type: ignore[assignment]

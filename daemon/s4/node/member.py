@@ -279,11 +279,11 @@ class MemberNode(RowNode):
         return found
 
 
-def adjusted(current: ClusterMap, partition: int, command: AnyCommand) -> AnyCommand:
+def adjusted(current: ClusterMap, partition: int, command: AnyCommand, *, strict: bool = False) -> AnyCommand:
     """A command as the map has it when it is decided: a shard on a store that is not its position's any more, or not
     the one that is being filled, is missing (D3)."""
     if isinstance(command, commands.PutObject | commands.PutPart) and command.blobs:
-        return replace(command, blobs=[_with_missing(current, partition, new) for new in command.blobs])
+        return replace(command, blobs=[_with_missing(current, partition, new, strict) for new in command.blobs])
     if isinstance(command, commands.Healed) and command.stores:
         there = [
             position
@@ -294,11 +294,11 @@ def adjusted(current: ClusterMap, partition: int, command: AnyCommand) -> AnyCom
     return command
 
 
-def _with_missing(current: ClusterMap, partition: int, new: NewBlob) -> NewBlob:
+def _with_missing(current: ClusterMap, partition: int, new: NewBlob, strict: bool) -> NewBlob:
     if not new.k:
         return new
     wrong = {at for at, store in enumerate(new.stores) if store != (current.target(partition, at) or None)}
-    needed = current.data + (1 if current.parity > 1 else 0)
+    needed = current.shards if strict else current.data + (1 if current.parity > 1 else 0)
     return replace(new, missing=sorted(wrong | set(new.missing)), stores=[], needed=needed)
 
 
@@ -356,14 +356,14 @@ async def _open_shards(
 
 
 def _make_host(
-    group: Group, keeper: MapKeeper, clocks: Clocks, shards: ShardStore, view: MapView, limits: Limits
+    group: Group, keeper: MapKeeper, clocks: Clocks, shards: ShardStore, view: MapView, limits: Limits, *, strict: bool
 ) -> ReplicatedHost:
     return ReplicatedHost(
         group,
         keeper.current.count,
         cache_bytes=limits.row_cache_bytes,
         max_waiting=limits.waiting_commands,
-        prepare=lambda partition, command: adjusted(keeper.current, partition, command),
+        prepare=lambda partition, command: adjusted(keeper.current, partition, command, strict=strict),
         clock=lambda: time_of_most(clocks),
         agrees=lambda: clocks_agree(clocks, keeper),
         timed=lambda: time_is_known(clocks, keeper),
@@ -412,7 +412,7 @@ async def open_member(
         clock=boot_clock, fatal=fatal, timing=timing, send_bulk=_bulk(router, store),
     )  # fmt: skip
     clocks, view = Clocks(), MapView(keeper, router.is_up)
-    host = _make_host(group, keeper, clocks, shards, view, limits)
+    host = _make_host(group, keeper, clocks, shards, view, limits, strict=settings.strict)
     drives = OneStore(Drive(0, directory, store, shards), shards)
     incarnation = new_incarnation()
     node = MemberNode(
