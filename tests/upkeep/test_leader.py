@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -95,6 +96,41 @@ def test_dead_blobs_are_freed_once_nobody_reads_and_their_rows_go_together(
             await until(lambda: not left())
             assert node.discarded == blobs
             assert group.last(0) - before - len(blobs[1:]) <= (boot_clock() - began) / LOOK_S + 2
+
+    asyncio.run(whole())
+
+
+def test_what_waits_for_readers_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each deletion, and each half a second, had all of it read and decoded: 20,000 dead blobs that waited for one long
+    download held the loop for 0.4 s at a time."""
+    monkeypatch.setattr("s4.upkeep.leader.LOOK_S", 0.01)
+
+    class Counting(Node):
+        def __init__(self, group: Group) -> None:
+            super().__init__(group)
+            self.read, scan = 0, self.host.scan
+
+            def counted(prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+                for row in scan(prefix, start):
+                    self.read += prefix == keys.table(0, keys.OUTBOX)
+                    yield row
+
+            self.host.scan = counted  # type: ignore[method-assign]
+
+    async def whole() -> None:
+        async with led(tmp_path, Counting) as (group, node):
+            total = 0
+            for count in (700, *[1] * 10):
+                row = partial(keys.outbox_row, 0, group.last(0) + 1)
+                dead = [(row(number), encode(FreeBlob(bytes(8) + row(number)[3:11]))) for number in range(count)]
+                await group.write(0, lambda _, dead=dead: dead)
+                total, asked = total + count, node.asked
+                await until(lambda asked=asked: node.asked > asked + 2)
+            assert (node.discarded, node.read) == ([], total)
+            node.reading_since = boot_clock() + 3600
+            await until(lambda: len(node.discarded) == total)
+            node.host.on_lead(0)  # who leads anew looks at all that is left
+            await until(lambda: not list(node.host.scan(keys.table(0, keys.OUTBOX))))
 
     asyncio.run(whole())
 

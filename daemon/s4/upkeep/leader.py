@@ -12,6 +12,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
+from dataclasses import dataclass, field
 from itertools import islice
 
 from s4.base.clock import boot_clock, wall_ms
@@ -36,6 +38,16 @@ TRIM_S = 10.0
 JOBS_S = 5.0
 
 
+@dataclass(slots=True)
+class _Outbox:
+    """What is known of a partition's outbox since it is led. New rows come at its end: none is read twice, for those that
+    wait for readers may be very many."""
+
+    next: bytes  # where the rows begin that were not looked at
+    dead: deque[tuple[float, bytes, bytes]] = field(default_factory=deque)  # since when it is known, row, blob
+    done: set[bytes] = field(default_factory=set)  # rows that were carried out and are still there
+
+
 class Leader:
     """The tasks of one node for the partitions that it leads."""
 
@@ -43,9 +55,8 @@ class Leader:
         self._node, self._gateway, self._renames = node, gateway, renames
         self._dirty: set[int] = set()
         self._wake = asyncio.Event()
-        self._freeing: dict[bytes, float] = {}  # outbox rows of dead blobs, and since when they are known
-        self._done: dict[int, set[bytes]] = {}  # by partition, outbox rows that were carried out and are still there
-        self._forgot: dict[int, float] = {}  # when such were taken away last
+        self._known: dict[int, _Outbox] = {}
+        self._forgot: dict[int, float] = {}  # when rows that were carried out were taken away last
         self._looked = 0.0
         self._deletions = Deletions(gateway, alone=False)
         self._failures: dict[int, Failures] = {}  # of outboxes
@@ -68,7 +79,7 @@ class Leader:
         self._wake.set()
 
     def _lead(self, partition: int) -> None:
-        self._done.setdefault(partition, set()).clear()  # the same set, which a round under way may hold
+        self._known.pop(partition, None)  # a round that is under way ends with its own
         self._note(partition)
         self._letting_go.note(partition)
 
@@ -85,8 +96,7 @@ class Leader:
         dirty, self._dirty = self._dirty, set()
         if boot_clock() - self._looked >= LOOK_S:
             self._looked = boot_clock()
-            dirty |= {keys.split_outbox(row)[0] for row in self._freeing}
-            dirty |= {partition for partition, rows in self._done.items() if rows}
+            dirty |= {partition for partition, outbox in self._known.items() if outbox.dead or outbox.done}
         await asyncio.gather(*(self._outbox(partition) for partition in dirty))
 
     async def _outbox(self, partition: int) -> None:
@@ -95,6 +105,7 @@ class Leader:
             await self._carry_out(partition)
         except Exception as error:
             if isinstance(error, CallError) and not self._node.host.group.replica(partition).leading:
+                self._known.pop(partition, None)
                 return
             failures.add(what, error, (CallError,))
             await asyncio.sleep(LOOK_S)
@@ -103,45 +114,52 @@ class Leader:
             failures.end(what)
 
     async def _carry_out(self, partition: int) -> None:
-        table = start = keys.table(partition, keys.OUTBOX)
-        done, horizon = self._done.setdefault(partition, set()), self._node.horizon()
-        while rows := list(islice(self._node.host.scan(table, start), BATCH)):
+        table, horizon = keys.table(partition, keys.OUTBOX), self._node.horizon()
+        outbox = self._known.setdefault(partition, _Outbox(table))
+        while rows := list(islice(self._node.host.scan(table, outbox.next), BATCH)):
             self._node.host.check(partition)
-            start = rows[-1][0] + b"\x00"
             queues: dict[tuple[int, bytes], list[tuple[commands.AnyCommand, bytes]]] = {}
-            dead: list[bytes] = []
+            dead: list[tuple[float, bytes, bytes]] = []
             carried: list[bytes] = []
             for key, value in rows:
-                if key in done:
-                    continue
                 action = decode_action(value)
                 if isinstance(action, FreeBlob):
-                    if not self._may_free(key, horizon):
-                        continue
-                    dead.append(action.blob)
-                elif (follow := follow_up(action, self._node.partitions)) is not None:
+                    dead.append((boot_clock(), key, action.blob))
+                    continue
+                if (follow := follow_up(action, self._node.partitions)) is not None:
                     queues.setdefault((follow[0], about(action)), []).append((follow[1], follow_id(key, action)))
                 carried.append(key)
             await asyncio.gather(*(self._in_order(target, queue) for (target, _), queue in queues.items()))
-            if dead:
-                await self._node.router.discard_all(partition, dead)
-            done.update(carried)
-            if len(done) >= BATCH:
-                await self._forget(partition)
-        if done and boot_clock() - self._forgot.get(partition, 0.0) >= LOOK_S:
-            await self._forget(partition)
+            outbox.next = rows[-1][0] + b"\x00"
+            outbox.dead.extend(dead)
+            outbox.done.update(carried)
+            if len(outbox.done) >= BATCH:
+                await self._forget(partition, outbox)
+            await asyncio.sleep(0)
+        await self._free(partition, outbox, horizon)
+        if outbox.done and boot_clock() - self._forgot.get(partition, 0.0) >= LOOK_S:
+            await self._forget(partition, outbox)
 
-    def _may_free(self, key: bytes, horizon: float) -> bool:
-        """Whether every request that began before the blob died has ended (D6)."""
-        return self._freeing.setdefault(key, boot_clock()) < horizon
+    def _may_free(self, since: float, horizon: float) -> bool:
+        """Whether every request that began before a blob died has ended (D6)."""
+        return since < horizon
 
-    async def _forget(self, partition: int) -> None:
-        rows = sorted(self._done[partition])
+    async def _free(self, partition: int, outbox: _Outbox, horizon: float) -> None:
+        while outbox.dead and self._may_free(outbox.dead[0][0], horizon):
+            self._node.host.check(partition)
+            dead = [(row, blob) for since, row, blob in islice(outbox.dead, BATCH) if self._may_free(since, horizon)]
+            await self._node.router.discard_all(partition, [blob for _, blob in dead])
+            outbox.done.update(row for row, _ in dead)
+            for _ in dead:
+                outbox.dead.popleft()
+            if len(outbox.done) >= BATCH:
+                await self._forget(partition, outbox)
+
+    async def _forget(self, partition: int, outbox: _Outbox) -> None:
+        rows = sorted(outbox.done)
         await self._node.host.submit(partition, commands.ForgetRows(rows), own=True, patient=True)
         self._forgot[partition] = boot_clock()
-        self._done[partition].difference_update(rows)
-        for key in rows:
-            self._freeing.pop(key, None)
+        outbox.done.difference_update(rows)
 
     async def _in_order(self, partition: int, queue: list[tuple[commands.AnyCommand, bytes]]) -> None:
         for command, named in queue:
