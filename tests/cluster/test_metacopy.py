@@ -31,6 +31,7 @@ from s4.replica.group import Group
 from s4.replica.keptrows import STATE, load
 from s4.replica.terms import NotServingError, Timing, TooFewError
 from s4.storage.leveldb import AnyDatabaseError, Database, DatabaseError
+from storage.test_index import NoTable
 
 STORES = ("s0", "s1", "s2")
 TIMING = Timing(beacon=0.1, lease=1.0, grace=1.5, resend=0.1)
@@ -209,6 +210,25 @@ def test_a_damaged_copy_leaves_the_set_and_joins_again(tmp_path: Path, leads: bo
             assert rows_of(cluster.groups[store].database)[key(0, 7)] == value(7)
             await cluster.copies[store].scrub()
             assert not cluster.copies[store].alarm
+
+    run(test)
+
+
+def test_a_scrub_of_a_process_out_of_descriptors_finds_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It said so and ended, and the next start emptied a copy that was whole."""
+
+    async def test() -> None:
+        async with running(tmp_path) as cluster:
+            copy = cluster.copies["s0"]
+            with monkeypatch.context() as patch:
+                patch.setattr(cluster.groups["s0"].database, "_db", NoTable())
+                with pytest.raises(DatabaseError, match="Too many open files"):
+                    await copy.scrub()
+            assert copy.alarm == ""
+            await copy.scrub()
+            assert copy.alarm == ""
 
     run(test)
 

@@ -33,6 +33,13 @@ def out_of_descriptors() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
+class NoTable:
+    """LevelDB, as it reads where it cannot open a table."""
+
+    def iterator(self, **_: object) -> None:
+        raise plyvel.IOError(b"IO error: meta/000005.ldb: Too many open files")
+
+
 def test_an_index_that_a_process_out_of_descriptors_cannot_open_is_not_put_aside(tmp_path: Path) -> None:
     rows = open_index(tmp_path / "index")
     rows.write([(b"key", b"value")])

@@ -27,6 +27,7 @@ from s4.server.metrics import drive_metrics
 from s4.server.restart import History
 from s4.storage.directory import DriveError
 from s4.storage.files import Files
+from s4.storage.leveldb import DatabaseError
 from s4.storage.uses import FAILING
 from s4.upkeep.confirm import confirm_doubtful
 from s4.upkeep.drives import drives_status, server_health
@@ -34,6 +35,7 @@ from s4.upkeep.heal import Healer
 from s4.upkeep.returning import Returning
 from s4.upkeep.scrub import Scrubber
 from storage.fakes import AilingFiles
+from storage.test_index import NoTable
 
 
 def drives(tmp_path: Path, count: int = 6) -> list[Path]:
@@ -330,6 +332,24 @@ def test_a_damaged_copy_of_the_metadata_is_filled_from_the_others(tmp_path: Path
             assert len(store.host.copies.all()) == 3
             for number in range(200):
                 assert await get(gateway, "kept", b"%d" % number) == content(number)[:3000]
+
+    asyncio.run(whole())
+
+
+def test_a_scrub_of_a_process_out_of_descriptors_finds_no_copy_of_the_metadata_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The drive was blamed for it: the process ended, and the second time the drive was left out."""
+
+    async def whole() -> None:
+        async with opened(drives(tmp_path), fatal=fail) as (store, _):
+            scrubber, copy = Scrubber(store.node, 0.0, fail), store.host.copies.all()[1]
+            with monkeypatch.context() as patch:
+                patch.setattr(copy, "_db", NoTable())
+                with pytest.raises(DatabaseError, match="cannot be read now.*Too many open files"):
+                    await scrubber.run(deep=False)
+            assert scrubber.place.running
+            assert not (await scrubber.run(deep=False)).running
 
     asyncio.run(whole())
 

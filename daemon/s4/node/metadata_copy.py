@@ -122,10 +122,13 @@ class OwnCopy:
             self.alarm = "its copy of the metadata is damaged"
 
     async def scrub(self, bytes_per_s: float = 0.0) -> None:
-        """Read every row, also those that wait to be committed; 0 is no bound. Damage is noted, and ends it."""
+        """Read every row, also those that wait to be committed; 0 is no bound. Damage is noted, and ends it. Raises
+        DatabaseError where this process could not read."""
         try:
             await verify(self._group.database, b"\xff" * 8, bytes_per_s)
         except AnyDatabaseError as error:
+            if not is_damage(error):
+                raise
             self._found(error)
 
     async def renew(self) -> None:

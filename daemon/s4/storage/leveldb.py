@@ -206,7 +206,7 @@ class Database:
         """The last key of up to `rows` rows from `start` on, each read and checked, and their bytes; empty at the end.
         They are fewer where they have `size` bytes or more. For a thread: it waits for the disk.
 
-        Raises DatabaseError for damage, and leaves word beside the database that it is damaged.
+        Raises DatabaseError, for damage after word was left beside the database that it is damaged.
         """
         last, read = b"", 0
         try:
@@ -220,7 +220,8 @@ class Database:
                     self._check_end()
         except plyvel.Error as error:
             self._damaged(error)
-            raise DatabaseError(f"the database {self.path} is damaged: {error}") from error
+            what = "is damaged" if is_damage(error) else "cannot be read now"
+            raise DatabaseError(f"the database {self.path} {what}: {error}") from error
         return last, read
 
     def _check_end(self) -> None:

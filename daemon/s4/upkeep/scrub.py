@@ -24,7 +24,7 @@ from s4.metadata.rows import Blob, decode
 from s4.metadata.small import content_of
 from s4.node.base import Node
 from s4.storage.directory import DriveError
-from s4.storage.leveldb import DatabaseError, verify
+from s4.storage.leveldb import DatabaseError, is_damage, verify
 from s4.storage.records import DamagedError, OfflineError, Shard
 from s4.upkeep.headers import read_whole
 from s4.upkeep.progress import ProgressFile, is_due
@@ -167,12 +167,13 @@ class Scrubber:
             self._queued.append(queued)
 
     async def _check_copies(self, rate: float) -> None:
-        """Read every row of every copy of the metadata. A damaged one ends the process and is made again at start."""
+        """Read every row of every copy of the metadata. A damaged one ends the process and is made again at start.
+        Raises DatabaseError."""
         for copy in self._node.host.copies.all():
             try:
                 await verify(copy, keys.END, rate)
             except DatabaseError as error:
-                if len(self._node.host.copies.all()) > 1:
+                if is_damage(error) and len(self._node.host.copies.all()) > 1:
                     self._fatal(DriveError(copy.path.parent, error))
                 raise
 
