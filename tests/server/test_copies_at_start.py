@@ -115,6 +115,27 @@ def test_a_copy_that_a_process_out_of_descriptors_cannot_open_is_kept(
     asyncio.run(whole())
 
 
+def test_a_drive_that_a_process_out_of_descriptors_cannot_open_is_not_left_out(tmp_path: Path) -> None:
+    """The others did without it: it lacked what was written meanwhile, and was filled anew."""
+    drives = [tmp_path / f"out-d{number}" for number in range(1, 5)]
+
+    class Out(Files):
+        def open(self, path: Path) -> int:
+            if drives[1] in path.parents:
+                raise OSError(24, "Too many open files")
+            return super().open(path)
+
+    async def whole() -> None:
+        async with opened(drives) as (_, gateway):
+            await create_bucket(gateway, "kept", "root")
+            await put(gateway, "kept", b"k", bytes(100_000))
+        with pytest.raises(OSError, match="Too many open files"):
+            async with opened(drives, files=Out()):
+                pass
+
+    asyncio.run(whole())
+
+
 def test_a_start_with_too_few_copies_serves_reads_and_finishes_a_deletion_later(own_server: Any, client: Any) -> None:
     """Of three copies one is left, so that nothing may be written (R9), and the deletion of a bucket was cut off."""
     server = own_server(drives=3)

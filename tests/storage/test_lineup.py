@@ -20,6 +20,7 @@ from s4.cluster.shardmap import ShardMap
 from s4.node.drive_set import line_up
 from s4.storage.directory import DirectoryError
 from s4.storage.files import Files
+from storage.test_index import out_of_descriptors
 
 UNMOUNTED = "d3, is on the file system of /, where the others are not"
 
@@ -119,3 +120,12 @@ def test_a_change_that_too_few_drives_took_does_not_win_over_one_that_counts(tmp
         os.close(seat.lock)
     assert found.shard_map.spec.later
     assert found.shard_map.spec.replicas == made.shard_map.spec.replicas
+
+
+def test_a_process_out_of_descriptors_leaves_no_drive_out(tmp_path: Path) -> None:
+    """It said that a new server needs all its drives."""
+    drives = [tmp_path / f"d{number}" for number in range(1, 4)]
+    for seat in line_up(Files(), drives, geometry=None, partitions=16).seats:
+        os.close(seat.lock)
+    with out_of_descriptors(), pytest.raises(DirectoryError, match="^/.*/d1 cannot be used: Too many open files"):
+        line_up(Files(), drives, geometry=None, partitions=16)

@@ -31,7 +31,7 @@ from s4.storage.directory import (
     open_directory,
     unmake,
 )
-from s4.storage.files import Files
+from s4.storage.files import Files, is_damage
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ def _take(number: int, directory: Path, failed: Collection[Path], only: bool, ma
         try:
             seat.identity, seat.lock = open_directory(directory, make=only, made=made)
         except UnusableError as error:
-            if only:
+            if only or (isinstance(error.__cause__, OSError) and not is_damage(error.__cause__)):
                 raise
             seat.leave(str(error))
     return seat

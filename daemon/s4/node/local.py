@@ -41,6 +41,7 @@ from s4.s3.encryption import SSE_S3
 from s4.storage.directory import DirectoryError, DriveError, aligning, keeps_out, note_opened, version
 from s4.storage.drives import Drive, Drives
 from s4.storage.files import Files
+from s4.storage.files import is_damage as files_is_damage
 from s4.storage.leveldb import DAMAGED, AnyDatabaseError, Database, DatabaseError, is_damage
 from s4.storage.shards import ShardSettings, ShardStore
 
@@ -287,7 +288,8 @@ async def open_store(
 async def _open_drives(
     files: Files, lineup: Lineup, settings: StoreSettings, limits: Limits, fatal: Callable[[BaseException], None]
 ) -> Drives:
-    """A shard store for each seat; one that fails to open leaves the lineup, unless it is the only one."""
+    """A shard store for each seat; one that fails to open leaves the lineup, unless it is the only one. Raises OSError
+    and DatabaseError for that, and where this process is out of descriptors or memory."""
     sizes = ShardSettings(
         volume_bytes=settings.volume_bytes,
         preallocate_bytes=settings.preallocate_bytes,
@@ -311,7 +313,8 @@ async def _open_drives(
                     files, seat.directory, seat.identity.store_bytes, marked, _blaming(seat.directory, fatal)
                 )
             except (OSError, DatabaseError) as error:
-                if len(lineup.seats) == 1:
+                of_drive = files_is_damage(error) if isinstance(error, OSError) else is_damage(error)
+                if len(lineup.seats) == 1 or not of_drive:
                     raise
                 seat.leave(str(error))
         store = seat.store if seat.online else lineup.shard_map.order[seat.number]
