@@ -7,7 +7,7 @@ import errno
 import os
 import resource
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from s4.storage import index
 from s4.storage.files import Files
 from s4.storage.index import MARK_KEY, open_index
 from s4.storage.leveldb import DatabaseError
+from s4.storage.records import HEADER_SIZE
 from storage.test_shards import SETTINGS, open_store, run, shard
 
 
@@ -50,6 +51,26 @@ def test_an_index_that_a_process_out_of_descriptors_cannot_open_is_not_put_aside
     rows = open_index(tmp_path / "index")
     assert rows.get(b"key") == b"value"
     rows.close()
+
+
+def test_a_tail_that_a_process_out_of_memory_cannot_read_is_not_in_doubt(tmp_path: Path) -> None:
+    """It was taken for damage: the store was in doubt, and compared with all that should be there."""
+
+    class Out(Files):
+        def read(self, fd: int, buffers: Sequence[bytearray | memoryview], offset: int, *, nowait: bool = False) -> int:
+            if offset > HEADER_SIZE:
+                raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+            return super().read(fd, buffers, offset, nowait=nowait)
+
+    async def test() -> None:
+        store, _ = await open_store(tmp_path)
+        await store.append(shard(1), [b"kept"], sync=True)
+        await store.close()
+        (tmp_path / "index").rename(tmp_path / "aside")
+        with pytest.raises(OSError, match="Cannot allocate memory"):
+            await open_store(tmp_path, Out())
+
+    run(test)
 
 
 def test_an_index_that_a_process_out_of_descriptors_cannot_read_is_kept(

@@ -333,10 +333,13 @@ class Volumes:
         return None
 
     def _read_or_zeros(self, volume: Volume, buffer: bytearray, offset: int) -> int:
-        """As a read; zeros stand for sectors that cannot be read, which are damage as any other (D7)."""
+        """As a read; zeros stand for sectors that cannot be read, which are damage as any other (D7). Raises OSError where
+        this process could not."""
         try:
             return self.files.read(volume.fd, [buffer], offset)
         except OSError as error:
+            if not is_damage(error):
+                raise
             log.error("%s cannot be read at %d: %s", volume.path.name, offset, error)
             self._failed_scans += 1
         got, failed = min(len(buffer), max(0, self.files.size(volume.fd) - offset)), 0
@@ -346,7 +349,9 @@ class Volumes:
             try:
                 if failed < SECTORS:  # of a disk that reads nothing not each one is waited for
                     self.files.read(volume.fd, [piece], offset + start)
-            except OSError:
+            except OSError as error:
+                if not is_damage(error):
+                    raise
                 failed += 1
         return got
 
@@ -410,6 +415,8 @@ class Volumes:
         try:
             got = self.files.read(volume.fd, [table, data], offset + record.front - record.table_bytes)
         except OSError as error:
+            if not is_damage(error):
+                raise
             log.error("%s cannot be read at %d: %s", volume.path.name, offset, error)
             return None
         return got == len(table) + len(data) and block_crcs(data, record.shard, volume.secret) == table
