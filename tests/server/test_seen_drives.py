@@ -173,3 +173,17 @@ def test_a_drive_without_a_free_byte_at_a_start_comes_back_once_it_is_freed(driv
     assert metric(drives, f's4_drive_up{{drive="{small}"}}') == 1
     assert drives.process.pid == process
     assert not list(small.glob("index.damaged-*")), "a full disk is no damaged one"
+
+
+def test_a_drive_that_hangs_is_seen(drives: ServerProcess) -> None:
+    """Who looked at it waited, and health kept the last word that it had."""
+    well(drives)
+    directory = drives.directories[2]
+    (directory / "s4.json").rename(directory / "hidden")
+    os.mkfifo(directory / "s4.json")  # who reads it waits for somebody who writes
+    try:
+        seen(drives, "degraded", 1, f"{directory}, is slow: a read has not ended", 4)
+    finally:
+        with (directory / "s4.json").open("wb"):
+            (directory / "hidden").rename(directory / "s4.json")
+    well(drives)

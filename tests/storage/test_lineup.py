@@ -127,5 +127,5 @@ def test_a_process_out_of_descriptors_leaves_no_drive_out(tmp_path: Path) -> Non
     drives = [tmp_path / f"d{number}" for number in range(1, 4)]
     for seat in line_up(Files(), drives, geometry=None, partitions=16).seats:
         os.close(seat.lock)
-    with out_of_descriptors(), pytest.raises(DirectoryError, match="^/.*/d1 cannot be used: Too many open files"):
+    with out_of_descriptors(), pytest.raises(DirectoryError, match=r"^/.*/d1 cannot be used: Too many open files"):
         line_up(Files(), drives, geometry=None, partitions=16)

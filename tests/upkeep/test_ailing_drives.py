@@ -346,7 +346,7 @@ def test_a_scrub_of_a_process_out_of_descriptors_finds_no_copy_of_the_metadata_d
             scrubber, copy = Scrubber(store.node, 0.0, fail), store.host.copies.all()[1]
             with monkeypatch.context() as patch:
                 patch.setattr(copy, "_db", NoTable())
-                with pytest.raises(DatabaseError, match="cannot be read now.*Too many open files"):
+                with pytest.raises(DatabaseError, match=r"cannot be read now.*Too many open files"):
                     await scrubber.run(deep=False)
             assert scrubber.place.running
             assert not (await scrubber.run(deep=False)).running

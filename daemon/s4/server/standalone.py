@@ -198,6 +198,7 @@ class Server:
         )
         self._of_drives = (
             Job("plan of drives", 0.0, PLAN_LOOK_S, self._growing.look),
+            Job("drives that are back", 0.0, settings.limits.look_s, self._returning.look),
             Job("shards that moved", LEAVE_LOOK_S, LEAVE_LOOK_S, Leaving(self.store.node, self.horizon).run),
         )
         self._lifecycle = Lifecycle(
@@ -244,7 +245,6 @@ class Server:
         self._known = server_health(self.store.node, self._healer, self._alarms())
         await self._keys.look()
         self._s3_refuses(self._keys.wrong)
-        await self._returning.look()
         logs.settle()
 
     async def _start_admin(self, bound: socket.socket) -> None:

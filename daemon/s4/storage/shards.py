@@ -160,9 +160,9 @@ class ShardStore:
         if found:
             log.info("index brought up to the volumes: %d records", found)
 
-    async def on_a_thread(self, call: Callable[..., T], *arguments: Any) -> T:
+    def on_a_thread(self, call: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
         """Run what only waits for the drive, and uses no volume."""
-        return await self._loop.run_in_executor(None, call, *arguments)
+        return self._loop.run_in_executor(None, call, *arguments)
 
     async def _in_pool(self, call: Callable[..., T], *arguments: Any) -> T:
         """Run what uses volumes on a thread. It counts as a use until it has ended, though nobody waits for it."""

@@ -7,6 +7,7 @@ here, for the single server and for a node of a cluster alike.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -33,7 +34,7 @@ class Drive(Protocol):
     @property
     def in_doubt(self) -> bool: ...
     def space(self) -> tuple[int, int]: ...
-    async def on_a_thread(self, call: Callable[..., T], *arguments: Any) -> T: ...
+    def on_a_thread(self, call: Callable[..., T], *arguments: Any) -> asyncio.Future[T]: ...
 
 
 class Watch:
@@ -42,17 +43,24 @@ class Watch:
     def __init__(self, shards: Drive, reserve_bytes: int) -> None:
         self._shards, self._reserve_bytes, self.gone = shards, reserve_bytes, ""
         self._has_metadata = (shards.directory / "meta").exists()
+        self._looking: asyncio.Future[str] | None = None
 
     @property
     def times(self) -> Times:
         return self._shards.times
 
     async def look(self) -> None:
-        """Look whether the drive's files are there. One that hangs shows as slow meanwhile."""
-        has_metadata = self._has_metadata = self._has_metadata or (self._shards.directory / "meta").exists()
-        self.gone = await self._shards.on_a_thread(
-            self.times.of, READ, missing, self._shards.directory, self._shards.store.hex(), has_metadata
-        )
+        """Look whether the drive's files are there. One that hangs shows as slow, and keeps nobody: it is not waited for any
+        longer, nor asked again before it has answered."""
+        if self._looking is None:
+            self._looking = self._shards.on_a_thread(self.times.of, READ, self._missing)
+        done, _ = await asyncio.wait([self._looking], timeout=self.times.slow_s)
+        for looking in done:
+            self._looking, self.gone = None, looking.result()
+
+    def _missing(self) -> str:
+        self._has_metadata = self._has_metadata or (self._shards.directory / "meta").exists()
+        return missing(self._shards.directory, self._shards.store.hex(), self._has_metadata)
 
     def full(self) -> str:
         free, total = self._shards.space()
