@@ -247,6 +247,27 @@ def test_what_a_call_is_about_is_its_operations_to_say(
     assert all(action.startswith("List") or action == "GetAccessKeyLastUsed" for action in listed), listed
 
 
+def test_a_boundary_that_a_call_does_not_set_is_none_that_its_user_has(
+    server: ServerProcess, iam: Any, name: str, keys: dict[str, str]
+) -> None:
+    """Who may give rights to the bounded only gives none to who has no boundary by naming one."""
+    bound = "arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"
+    delegated = allow("iam:Put*", "iam:CreateRole", Condition={"StringEquals": {"iam:PermissionsBoundary": bound}})
+    iam.put_user_policy(UserName=name, PolicyName="delegated", PolicyDocument=json.dumps(delegated))
+    iam.create_role(RoleName=f"{name}-role", AssumeRolePolicyDocument=json.dumps(TRUST_ALL))
+    given = f"PolicyName=more&PolicyDocument={quote(json.dumps(allow('*')))}&PermissionsBoundary={bound}"
+    for holder in (f"Action=PutUserPolicy&UserName={name}", f"Action=PutRolePolicy&RoleName={name}-role"):
+        assert b"<Code>AccessDenied</Code>" in query(server, keys, f"{holder}&{given}")
+    assert iam.list_user_policies(UserName=name)["PolicyNames"] == ["delegated"]
+    own = client(server, "iam", keys)
+    assert not code(own.put_role_permissions_boundary, RoleName=f"{name}-role", PermissionsBoundary=bound)
+    assert not code(
+        own.put_role_policy, RoleName=f"{name}-role", PolicyName="more", PolicyDocument=json.dumps(allow("*"))
+    )
+    iam.delete_role_policy(RoleName=f"{name}-role", PolicyName="more")
+    iam.delete_role(RoleName=f"{name}-role")
+
+
 def query(server: ServerProcess, keys: dict[str, str], body: str) -> bytes:
     """A call with whatever parameters, signed."""
     request = AWSRequest(

@@ -16,6 +16,8 @@ TAGGING = {
     "CreatePolicy": "TagPolicy",
     "CreateOpenIDConnectProvider": "TagOpenIDConnectProvider",
 }
+# What gives a boundary: in any other call a boundary that is named says nothing of the one that there is.
+_BINDING = frozenset(("CreateUser", "CreateRole", "PutUserPermissionsBoundary", "PutRolePermissionsBoundary"))
 
 
 async def _row(call: Call, kind: str) -> User | Role | Managed | Provider | None:
@@ -46,7 +48,7 @@ async def asked(call: Call, action: str, kind: str) -> keys.Values:
         found["aws:tagkeys"] = tuple(call.form.members("TagKeys"))
     if action.startswith(("Attach", "Detach")):
         found["iam:policyarn"] = (call.form.get("PolicyArn"),)
-    named = call.form.has("PermissionsBoundary") and action.startswith(("Create", "Put"))
+    named = action in _BINDING and call.form.has("PermissionsBoundary")
     boundary = call.form.get("PermissionsBoundary") if named else getattr(row, "boundary", "")
     if boundary:
         found["iam:permissionsboundary"] = (boundary,)
