@@ -189,6 +189,31 @@ def test_what_is_no_policy_is_refused_with_the_reason(change: dict[str, Any], wh
         parse(json.dumps({"Version": "2012-10-17", "Statement": [{**GOOD, **change}]}), principals=True)
 
 
+ROOT = "arn:aws:iam::000000000000:root"
+
+
+@pytest.mark.parametrize("account", [ROOT, "000000000000"])
+def test_a_deny_of_all_but_some_denies_others_of_the_account(account: str) -> None:
+    """AWS has the account named beside who is spared; by that nobody else is. A Deny of an account is of all in it."""
+    for element, spared in (("NotPrincipal", (ANA, ROOT)), ("Principal", ())):
+        named = [ANA, account] if element == "NotPrincipal" else account
+        statement = {**GOOD, "Effect": DENY, element: {"AWS": named}}
+        if element == "NotPrincipal":
+            del statement["Principal"]
+        policy = parse(json.dumps({"Statement": [statement]}), principals=True)
+        for who in (ANA, BOB, ROOT):
+            ask = Ask(Asker((who,)), "s3:GetObject", "arn:aws:s3:::b/x")
+            assert policy.decide(ask) == ("" if who in spared else DENY), (element, who)
+
+
+@pytest.mark.parametrize("account", [ROOT, "000000000000"])
+def test_an_allow_never_lets_an_account_in_by_its_name(account: str) -> None:
+    for named in ({"Principal": {"AWS": account}}, {"NotPrincipal": {"AWS": account}}):
+        statement = {name: value for name, value in GOOD.items() if name != "Principal"}
+        policy = parse(json.dumps({"Statement": [{**statement, **named}]}), principals=True)
+        assert policy.decide(Ask(Asker((BOB,)), "s3:GetObject", "arn:aws:s3:::b/x")) == ""
+
+
 def test_a_name_that_is_given_twice_is_refused() -> None:
     with pytest.raises(PolicyError, match="twice"):
         parse('{"Statement": [], "Statement": []}')

@@ -46,7 +46,7 @@ class Asker:
             return True
         if not self.arns:
             return False
-        if by_account and (ACCOUNT in listed or f"arn:aws:iam::{ACCOUNT}:root" in listed):
+        if by_account and f"arn:aws:iam::{ACCOUNT}:root" in listed:
             return True
         if self.canonical and self.canonical in principals.get("canonicaluser", ()):
             return True
@@ -135,7 +135,8 @@ class Statement:
         if not self.names_action(ask.action):
             return None
         if self.principals is not None:
-            by_account = self.effect == DENY or self.not_principals
+            # An account stands for all in it where less is allowed by that. Spared by NotPrincipal is who is named.
+            by_account = (self.effect == DENY) != self.not_principals
             if ask.asker.is_named(self.principals, by_account=by_account) == self.not_principals:
                 return None
         deny = self.effect == DENY

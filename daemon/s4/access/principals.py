@@ -56,10 +56,12 @@ def kept(text: str) -> tuple[str, Named] | None:
 
 
 def judged_by(text: str) -> str:
-    """What an asker must have to be a principal: the id of a kept one, with its session's name; else what is said."""
+    """What an asker must have to be a principal: the id of a kept one, with its session's name; else what is said, an
+    account as the ARN of its root."""
     found = kept(text)
     if found is None:
-        return text
+        whole = account(text)
+        return f"arn:aws:iam::{whole}:root" if whole else text
     unique, named = found
     return f"{unique}:{named.rest.partition('/')[2]}" if named.kind == "session" else unique
 

@@ -128,7 +128,7 @@ async def assume_role(call: Call) -> dict[str, Any]:
     for action in ("sts:AssumeRole", *(("sts:TagSession",) if tags else ())):  # tags are what policies may go by
         about = keys.for_action(context, action)
         ask = Ask(call.who.asker, action, arn, about)
-        account = Ask(Asker((f"arn:aws:iam::{ACCOUNT}:root", ACCOUNT)), action, arn, about)
+        account = Ask(Asker((f"arn:aws:iam::{ACCOUNT}:root",)), action, arn, about)
         said, by_account = _trusts(row, ask), _trusts(row, account)
         if said == DENY or ALLOW not in (said, by_account) or not call.who.allowed(ask, granted=said == ALLOW):
             raise denied
