@@ -243,6 +243,19 @@ def test_keys_are_wrapped_anew_and_no_byte_moves(tmp_path: Path) -> None:
     run(tmp_path, test)
 
 
+def test_the_last_line_is_the_current_key_though_it_stands_above_too(tmp_path: Path) -> None:
+    """Who appends a line that is to be moved to the end, and later takes the old one away, loses nothing."""
+    older, newer = os.urandom(32), os.urandom(32)
+    ring = Keyring(newer, older, newer)
+    assert ring.names == Keyring(older, newer).names
+    assert not ring.is_current(Keyring(older).seal("text", "about"))
+    assert Keyring(newer).open(ring.seal("text", "about"), "about") == "text"
+    (tmp_path / "kms").write_text(line("k", newer) + line("k", older) + line("k", newer))
+    wrapped = asyncio.run(FileKms(tmp_path / "kms").wrap("k", bytes(32), "about"))
+    (tmp_path / "kms").write_text(line("k", newer))
+    assert asyncio.run(FileKms(tmp_path / "kms").unwrap("k", wrapped, "about")) == bytes(32)
+
+
 def test_a_pass_that_is_cut_off_or_meets_writes_loses_nothing(tmp_path: Path) -> None:
     newer = os.urandom(32)
 

@@ -39,8 +39,11 @@ class Keyring:
     def __init__(self, *keys: bytes) -> None:
         if not keys or any(len(key) != KEY_BYTES for key in keys):
             raise KeyringError(f"a master key has {KEY_BYTES} bytes")
-        self._ciphers = {hashlib.sha256(b"s4 master key" + key).digest()[:NAME_BYTES]: AESGCM(key) for key in keys}
-        self._name = list(self._ciphers)[-1]
+        self._ciphers: dict[bytes, AESGCM] = {}
+        for key in keys:
+            self._name = hashlib.sha256(b"s4 master key" + key).digest()[:NAME_BYTES]
+            self._ciphers.pop(self._name, None)  # of a key that is given twice the last place counts
+            self._ciphers[self._name] = AESGCM(key)
         self._opened = lru_cache(maxsize=KEPT)(self._open)
 
     def open(self, text: str, about: str) -> str:
