@@ -7,6 +7,7 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from https import JsonServer
 from process import ServerProcess, make_client, wait_until
 from raw import send
 from s4.crypto.kms import KmsError
-from s4.crypto.vault import VaultKms
+from s4.crypto.vault import TIMEOUT_S, VaultKms
 
 PROGRAM = os.environ.get("S4_VAULT") or shutil.which("vault")
 KMS = {"ServerSideEncryption": "aws:kms"}
@@ -159,3 +160,24 @@ def test_a_vault_of_a_private_authority_is_trusted_where_the_process_trusts_it(
     monkeypatch.setenv("SSL_CERT_FILE", str(server.authority))
     assert wrapped() == "vault:v1:abc"
     server.close()
+
+
+def test_a_vault_that_says_nothing_holds_up_nobody_who_needs_no_key(tmp_path: Path) -> None:
+    """Names of peers are looked up, and maps written, on the loop's own threads."""
+    (tmp_path / "token").write_text("t")
+
+    async def test() -> None:
+        with socket.create_server((own_address(), 0)) as mute:
+            host, port = mute.getsockname()
+            kms = VaultKms(f"http://{host}:{port}", "first", tmp_path / "token")
+            calls = [asyncio.create_task(kms.wrap("first", bytes(32), f"{number}")) for number in range(200)]
+            await asyncio.sleep(0)
+            asked, loop = asyncio.get_running_loop().time(), asyncio.get_running_loop()
+            await loop.getaddrinfo("127.0.0.1", 80)
+            assert loop.time() - asked < TIMEOUT_S, "it did not wait for one of the calls"
+            for error in await asyncio.gather(*calls, return_exceptions=True):
+                assert isinstance(error, KmsError)
+                assert error.code == "ServiceUnavailable"
+            assert loop.time() - asked < 4 * TIMEOUT_S, "nor does one call wait for all others"
+
+    asyncio.run(test())

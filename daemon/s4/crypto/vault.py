@@ -1,7 +1,8 @@
 """The transit engine of Vault as the KMS: the only module that knows hvac.
 
 Of Vault this process knows a token and nothing else. What it unwrapped it keeps for a minute, so that a key that is
-disabled there is disabled here within that.
+disabled there is disabled here within that. A Vault that says nothing has threads of its own to say it to: those of the
+event loop are for names of hosts, drives and the map.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import base64
 import ssl
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,14 @@ import hvac.exceptions
 from requests import RequestException, Session
 from requests.adapters import HTTPAdapter
 
+from s4.base import tasks
 from s4.base.clock import boot_clock
 from s4.crypto.keyring import KeyringError
 from s4.crypto.kms import KmsError
 
 KEPT_S, KEPT = 60.0, 10_000
+TIMEOUT_S = 5.0
+THREADS = 32  # and as many connections
 
 
 class _SystemsAuthorities(HTTPAdapter):
@@ -36,13 +41,17 @@ class _SystemsAuthorities(HTTPAdapter):
 class VaultKms:
     """`token` is a file with a token, read anew for each call: who keeps it fresh is Vault's agent."""
 
-    def __init__(self, url: str, default: str, token: Path, mount: str = "transit", timeout_s: float = 5.0) -> None:
+    def __init__(
+        self, url: str, default: str, token: Path, mount: str = "transit", timeout_s: float = TIMEOUT_S
+    ) -> None:
         if not default:
             raise KeyringError("--kms with a URL needs --kms-key: the key where a request names none")
         self.default, self._token, self._mount = default, token, mount
         session = Session()
-        session.mount("https://", _SystemsAuthorities())
+        session.mount("https://", _SystemsAuthorities(pool_maxsize=THREADS))
+        session.mount("http://", HTTPAdapter(pool_maxsize=THREADS))
         self._client = hvac.Client(url=url, timeout=timeout_s, session=session)
+        self._pool, self._patience_s = ThreadPoolExecutor(THREADS, thread_name_prefix="vault"), 2 * timeout_s
         self._kept: OrderedDict[tuple[str, str, str], tuple[float, bytes]] = OrderedDict()
         self._newest: dict[str, tuple[float, int]] = {}
 
@@ -84,7 +93,8 @@ class VaultKms:
             )
 
         try:
-            return await asyncio.to_thread(work)
+            async with tasks.within(self._patience_s):  # behind others that wait for an answer too
+                return await asyncio.get_running_loop().run_in_executor(self._pool, work)
         except hvac.exceptions.InvalidPath as error:
             raise KmsError("KMS.NotFoundException", f"Key {name!r} does not exist") from error
         except hvac.exceptions.InvalidRequest as error:
