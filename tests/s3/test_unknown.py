@@ -99,6 +99,8 @@ SECRETS = (
     f'{{"x-amz-security-token": "{TOKEN}", "x-amz-server-side-encryption-customer-key": "{KEY}"}}',
     f"[('x-amz-copy-source-server-side-encryption-customer-key', '{KEY}')]".replace("', '", "': '"),
     f"Authorization: Bearer {TOKEN}",
+    f"Invalid header value char: b'Authorization: AWS AKIAOLD:{KEY}'",
+    f"{{'Authorization': 'Basic {KEY}'}}",
     f"Action=AssumeRoleWithWebIdentity&WebIdentityToken={TOKEN}&Version=2011",
     f"SecretAccessKey={KEY}",
 )

@@ -18,7 +18,7 @@ from s4.telemetry.quiet import Quiet
 
 _SECRET = re.compile(
     r"""(?ix) ( (?:x-amz-[a-z-]*)? (?:signature|security-token|credential|customer-key|secret[a-z_-]*|webidentitytoken|authorization)
-    ['"\\]* \s* [:=] \s* ['"\\]* (?:b['"])? (?:bearer\s+)? ) [^\s&'"\\,;<>]+"""
+    ['"\\]* \s* [:=] \s* ['"\\]* (?:b['"])? (?:(?:bearer|basic|aws)\s+)? ) [^\s&'"\\,;<>]+"""
 )
 
 
