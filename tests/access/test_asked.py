@@ -71,6 +71,16 @@ def test_a_missing_copy_source_is_told_to_who_may_list_its_own_bucket(
         assert code(who.upload_part_copy, CopySource=f"{source}/none", UploadId=upload, PartNumber=1, **copy) == told
 
 
+def test_how_many_tags_there_are_is_for_who_may_read_them(server: Any, s3: Any, iam: Any, bucket: str) -> None:
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x", Tagging="team=red&size=1")
+    reads, of_tags = one("s3:GetObject"), one("s3:GetObject", "s3:GetObjectTagging")
+    only_red = one("s3:GetObjectTagging", Condition={"StringEquals": {"s3:ExistingObjectTag/team": "red"}})
+    only_blue = one("s3:GetObjectTagging", Condition={"StringEquals": {"s3:ExistingObjectTag/team": "blue"}})
+    for statements, told in (((reads,), None), ((of_tags,), 2), ((reads, only_red), 2), ((reads, only_blue), None)):
+        got = with_rights(server, iam, *statements).get_object(Bucket=bucket, Key="k")
+        assert (got["Body"].read(), got.get("TagCount")) == (b"x", told)
+
+
 def test_a_rename_needs_to_put_the_tags_that_move_along(server: Any, s3: Any, iam: Any, bucket: str) -> None:
 
     keys = []

@@ -48,8 +48,6 @@ def object_headers(opened: Opened) -> dict[str, str]:
         headers["x-amz-meta-" + name] = value if value.isascii() else encoded_word(value)
     if opened.version:
         headers["x-amz-version-id"] = opened.version
-    if row.tags:
-        headers["x-amz-tagging-count"] = str(len(row.tags))
     return headers
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from s4.access.keys import of_tags
 from s4.gateway import objects
 from s4.gateway.context import Gateway, find_bucket
+from s4.gateway.read import Opened
 from s4.http.answers import Answer, respond, respond_xml
 from s4.http.authorize import Call
 from s4.http.operations.settings import asked_acl, check_acl
@@ -16,6 +17,12 @@ from s4.s3.xml import document
 
 def _version(version: str) -> dict[str, str]:
     return {"x-amz-version-id": version} if version else {}
+
+
+async def shown(call: Call, opened: Opened) -> dict[str, str]:
+    """The header of GET and HEAD, where the caller may read the tags."""
+    may = await call.authorizer.may("s3:GetObjectTagging", opened.key, opened.asked_version, row=opened.row)
+    return {"x-amz-tagging-count": str(len(opened.row.tags))} if may else {}
 
 
 async def get_tagging(gateway: Gateway, call: Call) -> Answer:

@@ -18,7 +18,7 @@ from s4.gateway.read import READ_BYTES, Opened, read_small, stream
 from s4.http.answers import Answer, respond, respond_xml
 from s4.http.authorize import Call
 from s4.http.operations import encryption as sse
-from s4.http.operations import locks
+from s4.http.operations import labels, locks
 from s4.http.operations.settings import check_acl
 from s4.http.owners import canonical_of
 from s4.http.request import S3Request, request_patience
@@ -211,10 +211,11 @@ async def _read_headers(
     headers.update(span)
     if not opened.asked_version:
         headers.update(ending(gateway, opened.bucket, opened.key, opened.row))
+    if opened.row.tags:
+        headers.update(await labels.shown(call, opened))
     if opened.row.lock_mode or lock.hold_of(opened.row):
         headers.update(await locks.shown(call, opened))
-    if opened.row.sealing is not None:
-        headers.update(encryption.shown(opened.row.sealing, call.request.headers))
+    headers.update(encryption.shown(opened.row.sealing, call.request.headers))
     if call.request.query:
         for name, shown in _OVERRIDES.items():
             if name in call.request.query:
