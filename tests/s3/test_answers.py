@@ -297,6 +297,19 @@ def test_a_version_id_that_none_can_be_is_a_version_that_is_not_there(
     assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"x"
 
 
+def test_keys_are_deleted_by_what_is_vouched_for_in_a_trailer(server: ServerProcess, s3: Any, bucket: str) -> None:
+    for mode in ("trailer", "unsigned-trailer"):
+        s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+        said = b"<Delete><Object><Key>k</Key></Object></Delete>"
+        answer = raw.call(server.endpoint, "POST", f"/{bucket}", query="delete", body=said, chunked=mode)
+        assert b"<Deleted><Key>k</Key></Deleted>" in answer.body, answer.body
+        wrong = ("x-amz-checksum-crc32", "AAAAAA==")
+        refused = raw.call(
+            server.endpoint, "POST", f"/{bucket}", query="delete", body=said, chunked=mode, trailer=wrong
+        )
+        assert refused.code == "BadDigest"
+
+
 def test_an_upload_is_begun_only_if(server: ServerProcess, s3: Any, bucket: str) -> None:
     """minio-go says its conditions when it begins an upload, and when it completes it."""
     begin = {"method": "POST", "path": f"/{bucket}/k", "query": "uploads"}

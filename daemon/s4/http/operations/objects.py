@@ -427,12 +427,7 @@ async def delete_object(gateway: Gateway, call: Call) -> Answer:
 
 
 async def delete_objects(gateway: Gateway, call: Call) -> Answer:
-    signed = len(call.request.payload) == 64
-    if (
-        not signed
-        and "content-md5" not in call.request.headers
-        and not any(name in call.request.headers for name in checksums.ALGORITHM_OF)
-    ):
+    if not checksums.expected_of(call.request.headers, call.request.payload).certain:
         raise S3Error("InvalidRequest", "Missing required header for this request: Content-MD5 OR x-amz-checksum-*")
     root = await call.request.xml("Delete")
     wanted = [_wanted_delete(element) for element in root.all("Object")]
