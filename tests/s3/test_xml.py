@@ -8,6 +8,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from s4.config.limits import Limits
 from s4.http.operations.listing import key_text
 from s4.metadata.listing import Version
 from s4.metadata.rows import Summary
@@ -38,6 +39,13 @@ def test_what_is_no_such_document_is_refused_in_pieces_too(text: str) -> None:
             document.feed(letter.encode())
         document.end()
     assert caught.value.code == "MalformedXML"
+
+
+def test_a_completion_names_as_many_parts_as_there_may_be_as_listings_tell_them() -> None:
+    part = "<Part>{}<ETag>e</ETag><ChecksumCRC32>s</ChecksumCRC32><LastModified>t</LastModified><Size>1</Size></Part>"
+    parts = "".join(part.format(f"<PartNumber>{number}</PartNumber>") for number in range(1, Limits().parts + 1))
+    root = "CompleteMultipartUpload"
+    assert len(parse(f"<{root}>{parts}</{root}>".encode(), root, 5).children) == Limits().parts
 
 
 def test_a_long_text_in_many_pieces_is_put_together_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from s4.s3.schemas import MANY, SCHEMAS, Schema
 
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n'
-MAX_ELEMENTS = 50_000
+MAX_ELEMENTS = 70_000  # 10,000 parts as ListParts tells them have 60,000
 _PLAIN_KEY = re.compile(rb"[A-Za-z0-9/_.~*-]*").fullmatch
 
 
