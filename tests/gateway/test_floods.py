@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from fuzz.endpoint import endpoint
-from inprocess import opened
+from fuzz.endpoint import Endpoint, endpoint
+from inprocess import opened, until
+from process import make_client
 from s4.config.limits import Limits
 from s4.gateway.buckets import create_bucket
 from s4.gateway.context import ANSWER_COST
@@ -24,7 +25,7 @@ from s4.http import request as http_request
 from s4.http.admission import REQUEST_COST
 from s4.http.authorize import Call
 from s4.http.connection import AT_ONCE, Connection
-from s4.http.operations import OPERATIONS
+from s4.http.operations import OPERATIONS, forms
 from s4.metadata.commands import PutObject
 
 FLOOD = 100
@@ -188,8 +189,40 @@ def test_a_request_of_many_deletes_has_a_window_of_commands(tmp_path: Path, monk
     assert asyncio.run(test()) == WINDOW
 
 
+def _upload(server: Endpoint, form: bool) -> bytes:
+    """The beginning of an upload of which more is to come."""
+    if not form:
+        return server.signed("PUT", "/bbb/slow", {"content-length": "1000000"})
+    signer = make_client("http://localhost", server.access, server.secret, signature_version="s3v4")
+    fields = {**signer.generate_presigned_post("bbb", "slow")["fields"], "file": ""}
+    signer.close()
+    body = "".join(
+        f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in fields.items()
+    )
+    kind = "Content-Type: multipart/form-data; boundary=b\r\nContent-Length: 1000000"
+    return f"POST /bbb HTTP/1.1\r\nHost: localhost\r\n{kind}\r\n\r\n{body}".encode()[:-2]
+
+
+def test_a_form_of_whose_file_little_has_come_holds_no_place(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with endpoint(tmp_path, time.time, Limits()) as server:
+            admission = server._server.endpoint._admission  # type: ignore[attr-defined]
+            with ExitStack() as stack:
+                one, loop = await _connected(server, stack), asyncio.get_running_loop()
+                one.setblocking(False)
+                one.send(_upload(server, form=True))
+                while not admission.known:  # its reader looks one piece ahead
+                    await loop.sock_sendall(one, b"x")
+                    await asyncio.sleep(0)
+                await until(lambda: admission.places.taken == 0)
+                assert admission.known == 1, "it goes on"
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("form", [False, True])
 def test_an_upload_whose_client_trickles_is_ended_by_the_server(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: bool
 ) -> None:
     """Each time that it is waited for takes a hundred seconds of the clock that counts."""
     now = 1000.0
@@ -201,11 +234,12 @@ def test_an_upload_whose_client_trickles_is_ended_by_the_server(
 
     async def test() -> tuple[bytes, int]:
         async with endpoint(tmp_path, time.time, Limits(stall_s=250.0)) as server:
-            monkeypatch.setattr(http_request, "boot_clock", clock)
+            for module in (http_request, forms):
+                monkeypatch.setattr(module, "boot_clock", clock)
             with ExitStack() as stack:
                 one, loop, sent = await _connected(server, stack), asyncio.get_running_loop(), 0
                 one.setblocking(False)
-                one.send(server.signed("PUT", "/bbb/slow", {"content-length": "1000000"}))
+                one.send(_upload(server, form))
                 answer = asyncio.ensure_future(loop.sock_recv(one, 65536))
                 while not answer.done() and sent < 50:
                     sent += 1

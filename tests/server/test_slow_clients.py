@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -58,6 +59,33 @@ def test_uploads_that_do_not_go_on_keep_nobody_waiting(tight: ServerProcess, s3:
                 wait_until(lambda: _answers(s3), "those that wait are not counted any more")
         _others_work(s3, "u")
         assert not _ended(begun), "there was room for all"
+
+
+def test_forms_that_do_not_go_on_keep_nobody_waiting(tight: ServerProcess, s3: Any) -> None:
+    signer = make_client(tight.endpoint, signature_version="s3v4")
+    fields = signer.generate_presigned_post("slow", "form")["fields"]
+    signer.close()
+    with ExitStack() as stack:
+        begun = []
+        for number in range(SLOW):
+            begun.append(stack.enter_context(_form_begun(tight.endpoint, fields, 200_000)))
+            if number % 16 == 15:
+                wait_until(lambda: _answers(s3), "those that wait are not counted any more")
+        _others_work(s3, "b")
+        assert not _ended(begun), "there was room for all"
+
+
+def _form_begun(endpoint: str, fields: dict[str, str], sent: int) -> socket.socket:
+    """A connection with a browser's form, of whose file so much was sent."""
+    said = "".join(
+        f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in fields.items()
+    )
+    said += '--b\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
+    host = urlsplit(endpoint)
+    head = f"POST /slow HTTP/1.1\r\nHost: {host.netloc}\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    made = socket.create_connection((host.hostname or "", host.port or 0))
+    made.sendall(f"{head}Content-Length: {LARGE}\r\n\r\n{said}".encode() + bytes(sent))
+    return made
 
 
 def test_uploads_that_came_far_before_they_stopped_give_way(tight: ServerProcess, s3: Any) -> None:

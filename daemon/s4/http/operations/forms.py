@@ -24,13 +24,15 @@ from msgspec.structs import replace
 from multidict import CIMultiDict
 
 from s4.base import tasks
+from s4.base.clock import boot_clock
 from s4.gateway import objects
 from s4.gateway.context import Gateway
+from s4.gateway.places import PLACE
 from s4.gateway.receive import Decoder
 from s4.http.answers import XML, Answer, respond
 from s4.http.authorize import Call
 from s4.http.operations.objects import with_acl, write_conditions
-from s4.http.request import S3Request, UploadForm, proceed, request_patience
+from s4.http.request import Pace, S3Request, UploadForm, proceed, request_patience
 from s4.http.responses import put_headers
 from s4.metadata import events
 from s4.s3 import amz, checksums, postpolicy, sigv2, sigv4, tags, xml
@@ -99,8 +101,13 @@ class FormBody:
     def __init__(self, request: S3Request, part: BodyPartReader, most: int) -> None:
         self._request, self._part, self._ready = request, part, bytearray()
         self.length, self._size, self._least, self._most = most, 0, 0, request.limits.put_bytes
-        self._end = _Whatever()
+        self._end, self._pace = _Whatever(), Pace(request.limits)
         self.decoder: Decoder = self._end
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether nothing has to be waited for."""
+        return bool(self._ready) or self.decoder.finished or self._request.http.content.is_eof()
 
     def bound(self, policy: PostPolicy) -> None:
         self._least = policy.least
@@ -108,8 +115,10 @@ class FormBody:
             self._most = min(self._most, policy.most)
 
     async def look_ahead(self, size: int) -> None:
-        """Read until `size` bytes are here, or the end: then the length is known."""
+        """Read until `size` bytes are here, or the end: then the length is known. Who waits for that has no place."""
         while len(self._ready) < size and not self.decoder.finished:
+            if not self._request.http.content.is_eof():
+                PLACE.get().leave()
             self._ready += await self._next()
         if self.decoder.finished:
             self.length = len(self._ready)
@@ -121,7 +130,9 @@ class FormBody:
         return b"" if self.decoder.finished else await self._next()
 
     async def _next(self) -> bytes:
+        began = boot_clock()
         data = bytes(await patiently(self._request, self._part.read_chunk(READ_BYTES)))
+        self._pace.note(len(data), boot_clock() - began)
         self._size += len(data)
         if self._size > self._most:
             raise S3Error("EntityTooLarge", ProposedSize=str(self._size), MaxSizeAllowed=str(self._most))
