@@ -346,6 +346,14 @@ def test_rename_object(s3: Any, bucket: str, size: int) -> None:
     assert s3.get_object(Bucket=bucket, Key="old")["Body"].read() == b"2"
 
 
+def test_a_key_that_begins_as_its_bucket_is_renamed_and_no_other(s3: Any, bucket: str) -> None:
+    for key in (f"{bucket}/k", "k"):
+        s3.put_object(Bucket=bucket, Key=key, Body=key.encode())
+    s3.rename_object(Bucket=bucket, Key="new", RenameSource=f"{bucket}/k")
+    assert s3.get_object(Bucket=bucket, Key="new")["Body"].read() == f"{bucket}/k".encode()
+    assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"k"
+
+
 @pytest.mark.parametrize(
     "key",
     [

@@ -159,8 +159,8 @@ async def rename_object(gateway: Gateway, call: Call) -> Answer:
     check_bodiless(call.request)
     header = "x-amz-rename-source"
     text = call.request.headers.get(header, "")
-    raw = unquote_to_bytes(text.encode("utf-8", "surrogateescape")).removeprefix(b"/")
-    key = raw.removeprefix(call.request.bucket.encode() + b"/")
+    raw, before = unquote_to_bytes(text.encode("utf-8", "surrogateescape")), f"/{call.request.bucket}/".encode()
+    key = raw.removeprefix(before if raw.startswith(before) else b"/")  # without its slash a key may begin so
     if not key or len(key) > call.request.limits.key_bytes:
         raise S3Error(
             "InvalidArgument",
