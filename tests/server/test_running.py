@@ -100,6 +100,23 @@ def test_a_worker_that_dies_is_started_again(own_server: Any, client: Any) -> No
     wait_until(works, "service again")
 
 
+def test_the_audit_log_of_workers_comes_out_of_the_server(own_server: Any, client: Any) -> None:
+    """It was written into a pipe that nobody read, and a worker stood for ever once that was full."""
+    server = own_server("--workers", "1", "--audit-log", "-")
+    assert server.process is not None
+    output, seen = server.process.stdout, list[str]()
+    reader = threading.Thread(target=lambda: seen.extend(json.loads(line)["key"] for line in output))
+    reader.start()
+    s3, keys = client(server.endpoint), [f"{number:0>900}" for number in range(300)]
+    s3.create_bucket(Bucket="audited")
+    for key in keys:
+        s3.put_object(Bucket="audited", Key=key, Body=b"x")
+    server.process.send_signal(signal.SIGTERM)
+    reader.join()
+    server.kill()
+    assert [key for key in seen if key in keys] == keys
+
+
 def test_requests_in_flight_end_before_the_server_does(own_server: Any, client: Any) -> None:
     server = own_server()
     s3 = client(server.endpoint)

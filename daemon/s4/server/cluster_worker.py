@@ -18,14 +18,13 @@ async def _announce(server: ClusterServer) -> None:
     loop = asyncio.get_running_loop()
     for number, everything in ((signal.SIGUSR1, True), (signal.SIGUSR2, False)):
         loop.add_signal_handler(number, server.set_access_log, everything)
-    sys.stdout.write("up\n")
-    sys.stdout.flush()
+    os.write(sys.stdin.fileno(), b"u")
 
 
 async def _run(settings: ClusterSettings, environment: dict[str, str]) -> None:
     loop = asyncio.get_running_loop()
 
-    def alone() -> None:  # a pipe that nobody writes to: its gateway ended, maybe while this one waits for a map
+    def alone() -> None:  # a socket that nobody writes to: its gateway ended, maybe while this one waits for a map
         loop.remove_reader(sys.stdin.fileno())
         os.kill(os.getpid(), signal.SIGTERM)
 

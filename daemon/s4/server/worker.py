@@ -4,6 +4,7 @@ else."""
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -45,8 +46,7 @@ async def run_worker(settings: ServerSettings, socket_path: Path, say: Callable[
 
 
 def _say() -> None:
-    sys.stdout.write("up\n")
-    sys.stdout.flush()
+    os.write(sys.stdin.fileno(), b"u")
 
 
 def main() -> None:

@@ -1,8 +1,9 @@
 """Processes that serve S3 beside one that starts them, on the same port: gateway processes of a server, whose store
 they reach over a Unix socket (server/worker.py), and further gateways of a cluster's (server/cluster_worker.py).
 
-One that ends is started again. They end with who started them: of a server they lose its socket, of a gateway the pipe
-that is their standard input.
+One that ends is started again. They end with who started them: of a server they lose its socket, of a gateway the one
+that is their standard input. On that one each says that it is up: its standard output is that of who started it, where
+the audit log may go.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -28,7 +30,8 @@ METRICS = "PROMETHEUS_MULTIPROC_DIR"
 
 
 class Workers:
-    """`arguments()` are the interpreter's, for one that starts now; it says a line once it is up."""
+    """`arguments()` are the interpreter's, for one that starts now; it says a byte on its standard
+    input once it is up."""
 
     def __init__(self, arguments: Callable[[], list[str]], environment: Mapping[str, str], jobs: Jobs) -> None:
         self._arguments, self._environment, self._jobs = arguments, environment, jobs
@@ -53,17 +56,17 @@ class Workers:
         """One life of a worker."""
         if self._stopping:
             return
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *self._arguments(),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, **self._environment},
-        )
-        self._processes.append(process)
-        if process.stdout is not None and await process.stdout.readline():
-            started.set()
-        code = await process.wait()
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with ours:
+            with theirs:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable, *self._arguments(), stdin=theirs.fileno(), env={**os.environ, **self._environment}
+                )
+            self._processes.append(process)
+            if await asyncio.get_running_loop().sock_recv(ours, 1):
+                started.set()
+            code = await process.wait()
         self._processes.remove(process)
         multiprocess.mark_process_dead(process.pid, self._environment.get(METRICS))  # type: ignore[no-untyped-call]
         if not self._stopping:
