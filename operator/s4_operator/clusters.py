@@ -27,7 +27,7 @@ from s4.cluster.kubernetes import KubernetesCoordinator
 from s4.cluster.planner import PlanError
 from s4.cluster.recovery import Recovery
 from s4.cluster.status import ClusterStatus
-from s4_operator import events, issued
+from s4_operator import events, fences, issued
 from s4_operator.cache import Cache
 from s4_operator.daemons import DaemonError, Daemons, Door
 from s4_operator.kube import Kube, KubeError, Object, TakenError
@@ -41,7 +41,17 @@ from s4_operator.pods import ADMIN
 from s4_operator.report import blocked, report
 from s4_operator.secrets_of import Keys, LostError, Secrets, Trusted, trusted_by
 from s4_operator.state_models import ClusterState
-from s4_operator.steps import TAKES, DeleteClaim, DeletePod, GrowClaim, MakeMap, RetainVolume, Step, changed, in_words
+from s4_operator.steps import (
+    TAKES,
+    DeleteClaim,
+    DeletePod,
+    GrowClaim,
+    MakeMap,
+    RetainVolume,
+    Step,
+    changed,
+    in_words,
+)
 from s4_operator.sweep import sweep
 
 log = logging.getLogger(__name__)
@@ -113,8 +123,10 @@ class Clusters:
         made = plan(seen)
         fewer = seen.replicas is not None and made.replicas < seen.replicas
         lets_go = fewer or any(isinstance(step, DeleteClaim) for step in made.steps)
-        if lets_go and not await self._is_newest(namespace, builder.names["map"]):
+        if lets_go and not await fences.is_newest(self._kube, self._cache, namespace, builder.names["map"]):
             return AT_WORK_S  # planned for another map: look again before a node, or what is on a volume, is let go
+        if not await fences.are_as_seen(self._kube, self._cache, seen, made.steps):
+            return AT_WORK_S
         trouble = await self._act(builder, daemons, seen, made, memory)
         up = status is not None and status.health != "down" and seen.map is not None and bool(seen.map.partitions)
         if not trouble and up:
@@ -175,14 +187,6 @@ class Clusters:
             f"node.{builder.names['nodes']}.{builder.namespace}.svc",
             old,
         )
-
-    async def _is_newest(self, namespace: str, name: str) -> bool:
-        """Whether the cache has the ShardMap as it is."""
-        cached, found = self._cache.get("ShardMap", namespace, name), await self._kube.get("ShardMap", namespace, name)
-        if cached is None or found is None:
-            return False
-        self._cache.see("ShardMap", {"kind": "ShardMap", **found})
-        return bool(cached["metadata"]["resourceVersion"] == found["metadata"]["resourceVersion"])
 
     async def _check(self, daemons: Daemons, memory: Memory, status: ClusterStatus | None) -> None:
         """Write and read an object now and then: Ready means that this works."""

@@ -142,6 +142,13 @@ Step = (
 )
 
 
+def host_of(step: Step) -> str:
+    """The host that a step takes for gone, or empty."""
+    if isinstance(step, DeleteClaim):
+        return "" if step.empty else step.claim.host
+    return step.pod.host if isinstance(step, DeletePod) and step.force else ""
+
+
 def changed(step: Step, old: ClusterMap) -> ClusterMap:
     """The map once a step was made that is one of the map. Raises PlanError."""
     if isinstance(step, RestoreMap):
