@@ -108,7 +108,8 @@ def _ordinal(name: str) -> int:
     return int(name.rpartition("-")[2])
 
 
-def claim(value: Object, volumes: dict[str, Object]) -> Claim:
+def claim(value: Object, volumes: dict[str, Object], hostnames: Mapping[str, str]) -> Claim:
+    """`hostnames` are the names of Kubernetes nodes by their label of that name, which may be another."""
     metadata, volume, status = value["metadata"], value["spec"].get("volumeName", ""), value.get("status") or {}
     waits, stuck = _growth(status)
     return Claim(
@@ -116,7 +117,7 @@ def claim(value: Object, volumes: dict[str, Object]) -> Claim:
         _ordinal(metadata["name"]),
         metadata["uid"],
         volume,
-        _bound_host(volumes.get(volume, {})),
+        _bound_host(volumes.get(volume, {}), hostnames),
         bool(metadata.get("deletionTimestamp")),
         _bytes(value["spec"].get("resources", {}).get("requests", {})),
         _bytes(status.get("capacity") or {}),
@@ -145,17 +146,14 @@ def _growth(status: Object) -> tuple[str, bool]:
     return ("the size cannot be had" if stuck else ""), bool(stuck)
 
 
-def _bound_host(volume: Object) -> str:
+def _bound_host(volume: Object, hostnames: Mapping[str, str]) -> str:
     """The host that a volume is on, where it can be nowhere else."""
     required = volume.get("spec", {}).get("nodeAffinity", {}).get("required", {})
     for term in required.get("nodeSelectorTerms", ()):
         for one in (*term.get("matchExpressions", ()), *term.get("matchFields", ())):
-            if (
-                one["key"] in ("kubernetes.io/hostname", "metadata.name")
-                and one["operator"] == "In"
-                and len(one["values"]) == 1
-            ):
-                return str(one["values"][0])
+            if one["key"] in (HOST, "metadata.name") and one["operator"] == "In" and len(one["values"]) == 1:
+                named = str(one["values"][0])
+                return hostnames.get(named, named) if one["key"] == HOST else named
     return ""
 
 
@@ -194,6 +192,7 @@ def observe(
     namespace, name = cluster["metadata"]["namespace"], cluster["metadata"]["name"]
     called, spec = names(name), ClusterSpec(**cluster["spec"])
     volumes = {one["metadata"]["name"]: one for one in cache.list("PersistentVolume")}
+    hostnames = {one["metadata"].get("labels", {}).get(HOST, ""): one["metadata"]["name"] for one in cache.list("Node")}
     found = cache.get("StatefulSet", namespace, called["node"])
     state = (found or {}).get("status", {})
     shards = cache.get("ShardMap", namespace, called["map"])
@@ -213,7 +212,9 @@ def observe(
         found is None or state.get("observedGeneration", 0) >= found["metadata"]["generation"],
         tuple(sorted((pod(one) for one in own), key=lambda one: one.ordinal)),
         tuple(
-            claim(one, volumes) for one in cache.list("PersistentVolumeClaim", namespace, name) if is_of_set(one, name)
+            claim(one, volumes, hostnames)
+            for one in cache.list("PersistentVolumeClaim", namespace, name)
+            if is_of_set(one, name)
         ),
         {one["metadata"]["name"]: host(one) for one in cache.list("Node")},
         shard_map(shards),

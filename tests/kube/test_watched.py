@@ -75,6 +75,27 @@ def test_a_pod_or_claim_that_is_none_of_the_set_is_not_counted(name: str) -> Non
     assert [(one.name, one.ordinal) for one in seen.claims] == [("data-c-node-0", 0), ("data-c-node-10", 10)]
 
 
+@pytest.mark.parametrize("term", ["matchExpressions", "matchFields"])
+def test_the_host_of_a_volume_is_the_node_whatever_its_label_says(term: str) -> None:
+    """A node whose label differs from its name was taken for gone: the volume of each pod that started again was given
+    up at once."""
+    key, said = ("kubernetes.io/hostname", "machine-1") if term == "matchExpressions" else ("metadata.name", "n1")
+    where = {"nodeSelectorTerms": [{term: [{"key": key, "operator": "In", "values": [said]}]}]}
+    cache, node = Cache(), made("Node", "n1", "")
+    cache.see("Node", changed(node, labels={"kubernetes.io/hostname": "machine-1"}))
+    cache.see("PersistentVolume", made("PersistentVolume", "v", "", spec={"nodeAffinity": {"required": where}}))
+    cache.see("PersistentVolumeClaim", made("PersistentVolumeClaim", "data-c-node-0", spec={"volumeName": "v"}))
+
+    def host() -> str:
+        nothing: dict[str, Any] = {"status": None, "served": "", "certificates": "", "buckets": 0}
+        (claim,) = observe(cache, made("S4Cluster", "c"), now_s=0.0, default_image="s4:1", **nothing).claims
+        return claim.host
+
+    assert host() == "n1"
+    cache.see("Node", node, deleted=True)
+    assert host() == said, "it is gone, and the volume is not free to follow"
+
+
 def test_a_pod_says_since_when_it_is_ready_or_not() -> None:
     ready = {"type": "Ready", "status": "False", "lastTransitionTime": "1970-01-01T00:01:40Z"}
     containers = {"containers": [{"image": "s4:1"}]}
