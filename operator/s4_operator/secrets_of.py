@@ -142,7 +142,7 @@ class Secrets:
         the cluster's id, which is `known` where there is a map: under another its volumes are somebody else's (M3)."""
         name = builder.names["master"]
         found = await self._read(builder, name)
-        identity = known or found.get(CLUSTER) or hashlib.sha256(builder.uid.encode()).hexdigest()[:32]
+        identity = known or found.get(CLUSTER) or await self._identity(builder)
         if "master.key" in found:
             if found.get(CLUSTER) != identity:
                 change = {"data": {CLUSTER: base64.b64encode(identity.encode()).decode()}}
@@ -161,6 +161,13 @@ class Secrets:
             if error.status != 409:
                 raise
         return identity
+
+    async def _identity(self, builder: Builder) -> str:
+        """Of the map, whoever asks: a Bucket's round knows none. A cluster that has none yet gets an id of its own."""
+        shards = await self._kube.get("ShardMap", builder.namespace, builder.names["map"])
+        if shards is not None:
+            return str(shards["spec"]["cluster"])
+        return hashlib.sha256(builder.uid.encode()).hexdigest()[:32]
 
     async def _root(self, builder: Builder) -> Keys:
         """The daemons' own keys. Volumes know them, and serve nobody under others: they are kept as long as the data

@@ -4,6 +4,7 @@ volumes do."""
 from __future__ import annotations
 
 import asyncio
+from base64 import b64decode
 from collections.abc import Iterator
 
 import pytest
@@ -95,6 +96,18 @@ def test_keys_and_map_go_with_the_cluster_or_outlive_it_as_volumes_do(home: Tena
         home.cluster(storage={"reclaim": reclaim})
         home.look_at_cluster()
         assert owners() == [wanted] * 3, reclaim
+
+
+def test_a_secret_of_an_older_operator_is_told_the_maps_id_by_whoever_looks_first(home: Tenants) -> None:
+    """By a Bucket's round it was told one of the S4Cluster's uid, which another S4Cluster's volumes do not know."""
+    home.look_at_cluster()
+    home.delete(HOME, "c", "S4Cluster")
+    home.cluster()
+    home.api.change(f"/api/v1/namespaces/{HOME}/secrets/c-master", {"data": {"cluster": None}})
+    home.bucket(HOME, "b")
+    home.look((HOME, "b"))
+    said = b64decode(home.get("Secret", HOME, "c-master")["data"]["cluster"]).decode()
+    assert said == home.get("ShardMap", HOME, "c")["spec"]["cluster"]
 
 
 @pytest.mark.parametrize("reclaim", ["Delete", "Retain"])
