@@ -8,7 +8,8 @@ which somebody else may run.
 The role `role-UID` is the S4Role's of that uid. In this order: what can be refused by what is written is; the name of
 the ConfigMap; the finalizer; the provider; the role, which nobody may assume yet; what it may do, bounded as an S4User
 (rights.py); whom it trusts; the ConfigMap. A refusal denies it everything, in one step and for sessions that run too,
-and has it trust nobody. Deletion takes all of it, and the audience with the last S4Role of a cluster.
+and has it trust nobody. Deletion takes all of it, and the audience with the last S4Role of a cluster, whoever serves
+its namespace.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from s4_operator.bounds import Bounds
 from s4_operator.cache import Cache
 from s4_operator.clusters import Clusters
 from s4_operator.daemons import Daemons, parts
-from s4_operator.iam import Document, Iam, path_of, text_of
+from s4_operator.iam import ROOT_PATH, Document, Iam, path_of, text_of
 from s4_operator.kube import Kube, KubeError, Object
 from s4_operator.models import seconds
 from s4_operator.people import environment
@@ -154,7 +155,10 @@ class Roles(Reconciler[RoleSpec, RoleState]):
         await holder.iam.call("UpdateAssumeRolePolicy", RoleName=role, PolicyDocument=nobody)
 
     async def _drop(self, resource: Object, before: RoleState, cluster: Object, daemons: Daemons) -> None:
-        await drop_role(Iam(daemons), ROLE + resource["metadata"]["uid"])
+        iam = Iam(daemons)
+        await drop_role(iam, ROLE + resource["metadata"]["uid"])
+        if await iam.listed("ListRoles", "RoleName", PathPrefix=f"{ROOT_PATH}roles/"):
+            return  # of namespaces that another operator may serve, too
         same = [role for role in self._cache.list("S4Role") if reference_of(role) == reference_of(resource)]
         if all(place(role) == place(resource) or is_going(role) for role in same):
             with suppress(UnmetError):  # then there never was one

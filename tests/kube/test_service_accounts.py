@@ -190,6 +190,27 @@ def test_a_refusal_and_a_deletion_end_sessions_that_run(tenants: Tenants, progra
         assume(tenants, arn, token(tenants.api))
 
 
+def test_the_last_role_that_an_operator_sees_leaves_the_issuer_to_others(tenants: Tenants) -> None:
+    """It served one namespace, and took away what tokens of all others are believed by."""
+    arn = role(tenants)
+    tenants.write("S4Role", OTHER, "another", serviceAccounts=[{"name": "another"}])
+    tenants.rounds(("S4Role", OTHER, "another"))
+    tenants.delete(OTHER, "another", "S4Role")
+
+    async def narrow(made: Reconcilers) -> None:
+        made.kube.namespaces = (HOME, OTHER)
+        await made.cache.refresh(made.kube)
+        await made.rounds["S4Role"](OTHER, "another")
+
+    tenants.operate(narrow)
+    assert not tenants.get("S4Role", OTHER, "another")
+    assert assume(tenants, arn, token(tenants.api))["Credentials"]
+    tenants.delete(ONE, "program", "S4Role")
+    tenants.rounds(("S4Role", ONE, "program"))
+    with pytest.raises(ClientError, match="No OpenIDConnect provider"):
+        assume(tenants, arn, token(tenants.api))
+
+
 def test_what_iam_clients_know_of_the_issuer_stays(tenants: Tenants) -> None:
     from kube.test_people import iam_of
 
