@@ -118,6 +118,7 @@ class Clusters:
             served=memory.served,
             certificates=trusted.problem,
             buckets=len(buckets_of(self._cache, namespace, name)),
+            sees_all=self._kube.sees({namespace, *builder.spec.allowedNamespaces}),
             refused={claim: why for claim, (_, why) in memory.refused.items()},
         )
         made = plan(seen)

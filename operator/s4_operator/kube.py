@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import aiohttp
@@ -88,6 +88,10 @@ class Kube:
     def __init__(self, api: aio.client.ApiClient, namespaces: tuple[str, ...] = ()) -> None:
         self.api, self.namespaces = api, namespaces
         self.calls = 0
+
+    def sees(self, namespaces: Collection[str]) -> bool:
+        """Whether what is in these is seen, all of it; `*` is everywhere."""
+        return not self.namespaces or set(namespaces) <= set(self.namespaces)
 
     @classmethod
     async def connect(cls, kubeconfig: str | None = None, namespaces: tuple[str, ...] = ()) -> Kube:

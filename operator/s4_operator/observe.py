@@ -185,6 +185,7 @@ def observe(
     served: str,
     certificates: str,
     buckets: int,
+    sees_all: bool = True,
     refused: Mapping[str, str] | None = None,
     recovery: Recovery | None = None,
 ) -> Observed:
@@ -223,6 +224,7 @@ def observe(
         served,
         certificates,
         buckets,
+        sees_all,
         refused or {},
         recovery,
         {one["id"]: one.get("domain", "") for one in ((shards or {}).get("status") or {}).get("stores") or ()},

@@ -84,6 +84,7 @@ class Observed:
     served: str = "not checked yet"  # why the last real write and read failed; empty where they did not
     certificates: str = ""  # what is wrong with them
     buckets: int = 0
+    sees_all: bool = True  # every namespace whose Buckets may use the cluster
     refused: Mapping[str, str] = field(default_factory=dict)  # why claims cannot grow, by name
     recovery: Recovery | None = field(
         default_factory=Recovery

@@ -86,12 +86,7 @@ def _found(seen: Observed, made: Plan, health: str, reasons: str, trouble: str) 
             volumes.smaller(seen),
         ),
         ("VolumesOtherClass", *_classes(seen)),
-        (
-            "DeletionBlocked",
-            _truth(seen.buckets > 0),
-            "InUse" if seen.buckets else "Free",
-            f"{seen.buckets} Buckets use this cluster: delete them first" if seen.buckets else "",
-        ),
+        ("DeletionBlocked", *_users(seen)),
         (
             "CertificatesReady",
             _truth(not seen.certificates),
@@ -174,6 +169,15 @@ def _loss(seen: Observed) -> tuple[str, str, str]:
         return "Unknown", "Forming", ""
     good, words = hosts.survives(seen, seen.map)
     return _truth(good), "Spread" if good else "TooFewHosts", words
+
+
+def _users(seen: Observed) -> tuple[str, str, str]:
+    if seen.buckets:
+        return "True", "InUse", f"{seen.buckets} Buckets use this cluster: delete them first"
+    if seen.sees_all:
+        return "False", "Free", ""
+    why = "no Bucket of the namespaces that this operator serves uses this cluster; those of others are not seen"
+    return "Unknown", "OthersNotSeen", why
 
 
 def _capacity(seen: Observed, formed: bool) -> tuple[str, str, str]:

@@ -28,8 +28,7 @@ async def sweep(kube: Kube, daemons: Daemons, where: str, may_use: Collection[st
     """`may_use` are the namespaces whose resources may use the cluster. What S4 has is listed first: a resource that is
     made meanwhile is among those that live. Raises KubeError, DaemonError."""
     iam = Iam(daemons)
-    sees_all = not kube.namespaces or set(may_use) <= set(kube.namespaces)
-    users = list(await daemons.users()) if sees_all else []
+    users = list(await daemons.users()) if kube.sees(may_use) else []
     named = await _listed(kube, iam, "users", "ListUsers", "UserName")
     roles = await _listed(kube, iam, "roles", "ListRoles", "RoleName")
     policies = await _listed(kube, iam, "policies", "ListPolicies", "Arn", Scope="Local")

@@ -49,6 +49,27 @@ def there(tenants: Tenants, names: dict[str, str]) -> set[str]:
     return {kind for kind, name in names.items() if name in found}
 
 
+def test_that_nobody_uses_a_cluster_is_said_only_where_all_who_may_are_seen(tenants: Tenants) -> None:
+    tenants.write("Bucket", OTHER, "x")
+
+    def said(*namespaces: str) -> tuple[str, str]:
+        async def work(made: Reconcilers) -> None:
+            made.kube.namespaces = namespaces
+            await made.cache.refresh(made.kube)
+            await made.rounds["S4Cluster"](HOME, "c")
+
+        tenants.operate(work)
+        listed = tenants.status(HOME, "c", "S4Cluster")["conditions"]
+        found = next(one for one in listed if one["type"] == "DeletionBlocked")
+        return found["status"], found["reason"]
+
+    assert said(HOME, ONE) == ("Unknown", "OthersNotSeen")
+    assert said(HOME, ONE, OTHER) == ("True", "InUse")
+    assert said(HOME, OTHER) == ("True", "InUse")
+    tenants.delete(OTHER, "x")
+    assert said(HOME, ONE, OTHER) == said() == ("False", "Free")
+
+
 def test_what_is_of_namespaces_that_are_not_seen_stays(tenants: Tenants) -> None:
     everything = [(kind, namespace, "x") for namespace in (ONE, OTHER) for kind in KINDS]
     for kind, namespace, name in everything:
