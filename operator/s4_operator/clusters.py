@@ -95,7 +95,9 @@ class Clusters:
         now_s = time.time()
         try:
             trusted = await self.trusted(builder, self._cache.get("ShardMap", namespace, name))
-        except (TakenError, LostError) as error:
+        except KubeError as error:
+            if not (isinstance(error, TakenError | LostError) or error.status in REFUSALS):
+                raise
             before = ClusterState(**(cluster.get("status") or {}))
             state = blocked(before, str(error), now_s, cluster["metadata"]["generation"])
             await write_status(self._kube, self._cache, cluster, before, state)

@@ -6,12 +6,13 @@ from __future__ import annotations
 import asyncio
 from base64 import b64decode
 from collections.abc import Iterator
+from urllib.error import HTTPError
 
 import pytest
 
 from kube.apiserver import ApiServer
 from kube.tenants import HOME, S4, Tenants
-from process import ServerProcess
+from process import ServerProcess, wait_until
 from s4.cluster import planner
 from s4.cluster.clustermap import ClusterMap
 from s4.cluster.keeper import MapKeeper
@@ -108,6 +109,30 @@ def test_a_secret_of_an_older_operator_is_told_the_maps_id_by_whoever_looks_firs
     home.look((HOME, "b"))
     said = b64decode(home.get("Secret", HOME, "c-master")["data"]["cluster"]).decode()
     assert said == home.get("ShardMap", HOME, "c")["spec"]["cluster"]
+
+
+def test_a_secret_that_is_refused_is_said(home: Tenants) -> None:
+    """The S4Cluster had no status at all, and its operator's log alone said why."""
+    quotas, none = f"/api/v1/namespaces/{HOME}/resourcequotas", {"hard": {"secrets": "0"}}
+
+    def is_refused() -> bool:
+        try:
+            home.api.call("POST", f"/api/v1/namespaces/{HOME}/secrets?dryRun=All", {"metadata": {"name": "one"}})
+        except HTTPError as error:
+            return error.code == 403
+        return False
+
+    home.api.call("POST", quotas, {"metadata": {"name": "none"}, "spec": none})
+    try:
+        home.api.change(f"{quotas}/none/status", {"status": {**none, "used": {"secrets": "0"}}})
+        wait_until(is_refused, "the quota counts")
+        home.look_at_cluster()
+        assert "exceeded quota" in reconciled(home)
+    finally:
+        home.api.call("DELETE", f"{quotas}/none")
+    wait_until(lambda: not is_refused(), "it counts no more")
+    home.look_at_cluster()
+    assert "quota" not in reconciled(home)
 
 
 @pytest.mark.parametrize("reclaim", ["Delete", "Retain"])
