@@ -48,6 +48,7 @@ CHECK = (
     "kube/test_lacking.py",
     "kube/test_manifests.py",
     "kube/test_plan.py",
+    "kube/test_queue.py",
     "kube/test_sizes.py",
     "kube/test_watched.py",
     "metadata/",

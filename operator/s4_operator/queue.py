@@ -1,10 +1,14 @@
 """A queue of resources to look at: each is worked on by one task at a time, again when something about it changed, and
-again after the time that its last round asked for. Errors put it back, later each time."""
+again after the time that its last round asked for. Errors put it back, later each time.
+
+Each kind has places of its own: hundreds of S4Users whose cluster does not answer, or Buckets that are emptied for
+hours, keep no S4Cluster from being looked at."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 
 from s4.cluster.coordinator import CoordinatorError
@@ -25,10 +29,11 @@ FIRST_RETRY_S, LAST_RETRY_S = 1.0, 30.0
 
 
 class Queue:
-    """`work(key)` returns the seconds until the key's next turn; 0 forgets it."""
+    """`work(key)` returns the seconds until the key's next turn; 0 forgets it. `workers` are at work on each kind."""
 
     def __init__(self, work: Callable[[Key], Awaitable[float]], workers: int) -> None:
-        self._work, self._limit = work, asyncio.Semaphore(workers)
+        self._work = work
+        self._limits = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(workers))
         self._wakes: dict[Key, asyncio.Event] = {}
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self.turns = self.failures = 0
@@ -44,7 +49,7 @@ class Queue:
         while True:
             wake.clear()
             try:
-                async with self._limit:
+                async with self._limits[key[0]]:
                     self.turns += 1
                     wait_s = await self._work(key)
                 retry_s = FIRST_RETRY_S
