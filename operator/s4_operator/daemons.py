@@ -25,6 +25,7 @@ from s4.s3.xml import document
 from s4_operator.kube import why
 
 CALL_S = 10.0
+AT_ONCE = 16  # deletions: all calls on all clusters share a hundred connections
 CHECK_BUCKET, CHECK_KEY = "s4-operator-check", "ready"
 
 
@@ -266,7 +267,9 @@ class Daemons:
             found = [one for one in page.iter() if _tag(one) in ("Version", "DeleteMarker")]
             if not found:
                 break
-            await asyncio.gather(*(self._delete(name, _text(one, "Key"), _text(one, "VersionId")) for one in found))
+            for start in range(0, len(found), AT_ONCE):
+                some = found[start : start + AT_ONCE]
+                await asyncio.gather(*(self._delete(name, _text(one, "Key"), _text(one, "VersionId")) for one in some))
         page = ElementTree.fromstring(await self.s3("GET", f"/{name}?uploads="))  # noqa: S314 - as above
         for one in page.iter():
             if _tag(one) == "Upload":

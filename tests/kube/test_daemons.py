@@ -10,9 +10,11 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from botocore import UNSIGNED
 from botocore.exceptions import ClientError
 
+from inprocess import until
 from process import ACCESS, REGION, SECRET, ServerProcess, make_client
 from s4.s3 import encryption
 from s4.s3.cors import CorsRule
@@ -39,6 +41,43 @@ def with_daemons(server: ServerProcess, work: Callable[[Daemons], Awaitable[None
             await work(daemons)
 
     asyncio.run(run())
+
+
+def test_a_bucket_that_is_emptied_leaves_connections_to_others() -> None:
+    """A thousand deletions at once took all that there are: no cluster's daemon was heard within its time."""
+    listed, goes_on = "".join(f"<Version><Key>{one}</Key></Version>" for one in range(300)), asyncio.Event()
+    pages, begun = [f"<L>{listed}</L>", "<L/>", "<L/>"], list[str]()
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.path == "/admin/v1/users":
+            return web.json_response({"users": []})
+        if request.method == "GET":
+            return web.Response(text=pages.pop(0))
+        begun.append(request.path)
+        await goes_on.wait()
+        return web.Response(status=204)
+
+    async def test() -> None:
+        app = web.Application()
+        app.router.add_route("*", "/{rest:.*}", answer)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        where = f"127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[union-attr]
+        try:
+            async with aiohttp.ClientSession() as session:
+                daemons = Daemons(session, [where], f"http://{where}", REGION, ACCESS, SECRET)
+                emptied = asyncio.create_task(daemons.empty_bucket("b"))
+                await until(lambda: begun)
+                assert await daemons.users() == {}
+                goes_on.set()
+                await emptied
+                assert len(begun) == 300
+        finally:
+            await runner.cleanup()
+
+    asyncio.run(test())
 
 
 def test_everybody_reads_and_then_does_not(server: ServerProcess, s3: Any) -> None:
