@@ -16,12 +16,13 @@ from botocore.exceptions import ClientError
 
 from inprocess import until
 from process import ACCESS, REGION, SECRET, ServerProcess, make_client
+from s4.cluster.recovery import Recovery
 from s4.s3 import encryption
 from s4.s3.cors import CorsRule
 from s4.s3.lock import Default
 from s4_operator.bucket_models import BucketSpec, LifecycleRule
 from s4_operator.bucket_settings import Asked, lifecycle_rule, put
-from s4_operator.daemons import Daemons
+from s4_operator.daemons import DaemonError, Daemons
 from s4_operator.models import Rates
 
 BUCKET = "settings-of-a-bucket"
@@ -43,6 +44,33 @@ def with_daemons(server: ServerProcess, work: Callable[[Daemons], Awaitable[None
     asyncio.run(run())
 
 
+@asynccontextmanager
+async def served(app: web.Application) -> AsyncIterator[Daemons]:
+    """Daemons that are this application alone."""
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    where = f"127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[union-attr]
+    try:
+        async with aiohttp.ClientSession() as session:
+            yield Daemons(session, [where], f"http://{where}", REGION, ACCESS, SECRET)
+    finally:
+        await runner.cleanup()
+
+
+def test_a_daemon_that_does_not_know_a_call_says_so_in_text() -> None:
+    """As one of 0.7 does: a cluster of such was never formed, for its operator could not read the answer."""
+
+    async def test() -> None:
+        async with served(web.Application()) as daemons:
+            assert await daemons.recovery(()) == Recovery()
+            with pytest.raises(DaemonError, match="404: Not Found"):
+                await daemons.users()
+
+    asyncio.run(test())
+
+
 def test_a_bucket_that_is_emptied_leaves_connections_to_others() -> None:
     """A thousand deletions at once took all that there are: no cluster's daemon was heard within its time."""
     listed, goes_on = "".join(f"<Version><Key>{one}</Key></Version>" for one in range(300)), asyncio.Event()
@@ -60,22 +88,13 @@ def test_a_bucket_that_is_emptied_leaves_connections_to_others() -> None:
     async def test() -> None:
         app = web.Application()
         app.router.add_route("*", "/{rest:.*}", answer)
-        runner = web.AppRunner(app)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        where = f"127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[union-attr]
-        try:
-            async with aiohttp.ClientSession() as session:
-                daemons = Daemons(session, [where], f"http://{where}", REGION, ACCESS, SECRET)
-                emptied = asyncio.create_task(daemons.empty_bucket("b"))
-                await until(lambda: begun)
-                assert await daemons.users() == {}
-                goes_on.set()
-                await emptied
-                assert len(begun) == 300
-        finally:
-            await runner.cleanup()
+        async with served(app) as daemons:
+            emptied = asyncio.create_task(daemons.empty_bucket("b"))
+            await until(lambda: begun)
+            assert await daemons.users() == {}
+            goes_on.set()
+            await emptied
+            assert len(begun) == 300
 
     asyncio.run(test())
 
