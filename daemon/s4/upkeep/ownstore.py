@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from itertools import islice
 
 import msgspec
 
 from s4.base.clock import boot_clock
 from s4.cluster.coordinator import CoordinatorError
+from s4.cluster.messages import Config
 from s4.metadata import commands
 from s4.node.member import MemberNode
 from s4.peer.api import CallError
@@ -56,6 +57,7 @@ class OwnStore:
         self._node, self.shards, self._clock = node, node.shards, clock
         self._held: dict[int, set[int]] = {}  # our positions of each partition, as last seen
         self._moved: dict[int, float] = {}  # partitions of which there may be shards here that others hold
+        self._left: set[int] = set()  # those of them of which there are some
         self._place = ProgressFile(node.shards.files, node.shards.directory, Scrubbed)
         self._scrubbing = asyncio.Lock()
         self.scrubbed = self._place.load()
@@ -74,29 +76,40 @@ class OwnStore:
         for partition, since in list(self._moved.items()):
             if since < self._node.horizon() - LEAVE_S and await self._leave(partition):
                 self._moved.pop(partition, None)
+                self._left.discard(partition)
 
     async def _leave(self, partition: int) -> bool:
-        """Whether nothing is left here of the partition that others hold."""
+        """Whether nothing is left here of the partition that others hold. Nobody is asked where nothing is, as of most
+        after a start: who leads may have very many heals to count, for as long as any store is away."""
+        config = self._node.keeper.current.partitions[partition].config
+        if partition not in self._left and await anext(self._of_others(partition, config), None) is None:
+            return True
+        self._left.add(partition)
         try:
             current = await self._node.keeper.refresh()
             config = current.partitions[partition].config
-            others = [at for at, store in enumerate(config.members) if store not in (self._node.store, "")]
             if config.joining or await self._node.router.heals_of(partition):
                 return False
         except (CallError, CoordinatorError):
             return False
         dropped = 0
-        for number, (shard, _) in enumerate(self._node.shards.records(partition)):
-            if number % PAUSE_EVERY == 0:
-                await asyncio.sleep(0)
+        async for shard in self._of_others(partition, config):
             if self._node.keeper.current.partitions[partition].config != config or self._is_asked(partition):
                 return False
-            if shard.position in others:
-                dropped += await self._node.shards.free_position(partition, shard.blob, shard.position)
+            dropped += await self._node.shards.free_position(partition, shard.blob, shard.position)
         if dropped:
             log.info("partition %d: %d bytes were dropped, which other stores hold", partition, dropped)
         await self._node.shards.flush()
         return True
+
+    async def _of_others(self, partition: int, config: Config) -> AsyncIterator[Shard]:
+        """Shards here of positions that other stores hold."""
+        others = [at for at, store in enumerate(config.members) if store not in (self._node.store, "")]
+        for number, (shard, _) in enumerate(self._node.shards.records(partition)):
+            if number % PAUSE_EVERY == 0:
+                await asyncio.sleep(0)
+            if shard.position in others:
+                yield shard
 
     def _is_asked(self, partition: int) -> bool:
         """Whether somebody fills us with this partition again, which our map may not know yet."""
