@@ -182,6 +182,25 @@ def test_what_is_found(tmp_path: Path, kind: str) -> None:
     asyncio.run(whole())
 
 
+def test_what_a_drive_lacks_that_is_being_filled_is_not_damaged(tmp_path: Path) -> None:
+    """All that was still to come was counted so, told as an error, and queued beside the filling."""
+
+    async def whole() -> None:
+        async with opened(drives(tmp_path)) as (_, gateway):
+            await fill(gateway, 20)
+        shutil.rmtree(tmp_path / "d2")
+        (tmp_path / "d2").mkdir()
+        async with opened(drives(tmp_path)) as (store, _):
+            scrubber, healer = Scrubber(store.node, 0.0, fail), Healer(store.node, store.joiners)
+            assert ((await scrubber.run(deep=True)).damaged, healer.waiting) == (0, 0)
+            await healer.work()
+            for shard, _ in list(store.node.drives.stores[1].records())[:3]:
+                await store.node.drives.stores[1].free(shard.partition, shard.blob)
+            assert ((await scrubber.run(deep=True)).damaged, healer.waiting) == (3, 3), "lost since"
+
+    asyncio.run(whole())
+
+
 def test_healing_keeps_to_its_rate(tmp_path: Path) -> None:
     """A drive is replaced: what is read to fill it is bounded too."""
 

@@ -32,6 +32,7 @@ from s4.replica.host import Host
 from s4.replica.letting import LettingGo
 from s4.storage.drives import Drives
 from s4.storage.records import DamagedError, OfflineError, Shard
+from s4.storage.shards import ShardStore
 
 REAP_BLOBS = 2048
 REAP_PAUSE = 64
@@ -83,8 +84,7 @@ class Node(RowNode):
 
     async def read(self, shard: Shard, offset: int, length: int) -> memoryview:
         store = self.drives.find(shard)
-        filled = self.membership.current.status[shard.partition].members[shard.position]
-        if store is not None and not filled and store.locate(shard) is None:
+        if store is not None and self.is_to_come(store, shard):
             raise OfflineError(f"{shard} is not on the drive that is being filled yet")  # no damage
         try:
             return await self.drives.read(shard, offset, length)
@@ -93,6 +93,10 @@ class Node(RowNode):
         except DamagedError:
             self.found_damage(shard.partition, shard.blob, shard.position)
             raise
+
+    def is_to_come(self, store: ShardStore, shard: Shard) -> bool:
+        """Whether a shard is not on its drive because that is being filled."""
+        return not self.membership.current.status[shard.partition].members[shard.position] and not store.locate(shard)
 
     def found_damage(self, partition: int, blob: bytes, position: int) -> asyncio.Future[AnyAnswer] | None:
         """Queue a shard for healing; without parity there is nothing to heal it from."""

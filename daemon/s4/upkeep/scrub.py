@@ -134,7 +134,7 @@ class Scrubber:
             for position in range(row.k + row.m):
                 shard = Shard(partition, blob, position, number)
                 store = self._node.drives.find(shard)
-                if store is None:
+                if store is None or self._node.is_to_come(store, shard):
                     bad = True
                     continue
                 try:
