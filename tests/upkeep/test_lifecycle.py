@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from inprocess import Bytes, opened
+from inprocess import Bytes, opened, put
 from s4.access import documents
 from s4.gateway import buckets, multipart, objects
 from s4.gateway.context import Gateway, execute, settings_of
@@ -17,6 +17,7 @@ from s4.gateway.objects import Attributes
 from s4.metadata import keys
 from s4.metadata.commands import ChangeObject, Deleted, DeleteIfNewest, Expire, Judged
 from s4.metadata.entry import Entry, Overlay
+from s4.metadata.events import NotificationRule
 from s4.metadata.listing import Query
 from s4.metadata.listing import Version as Listed
 from s4.node.local import OpenStore
@@ -316,6 +317,38 @@ def test_a_pass_that_was_cut_off_ends_nothing_twice(tmp_path: Path, monkeypatch:
         assert await world.there() == []
         assert sum(one.startswith("-") for one in listed) == 41, "one marker for each key"
         assert len(listed) == 41 + 60
+
+    run(tmp_path, test)
+
+
+def test_what_cannot_be_told_keeps_nothing_else_from_ending(tmp_path: Path) -> None:
+    """A receiver of events was away, and its queue full: no bucket behind the one that tells it had its lifecycle any
+    more, nor had the rest of that one."""
+
+    async def test(world: World) -> None:
+        told = NotificationRule("r", "Queue", "arn", "away", ["LifecycleExpiration:*"], prefix="told")
+        await world.rules(Rule("all", True, days=1))
+        await buckets.set_document(world.gateway, BUCKET, documents.NOTIFICATION, documents.encode([told]))
+        behind = f"{BUCKET}-behind"
+        await buckets.create_bucket(world.gateway, behind, "root")
+        await buckets.set_document(
+            world.gateway, behind, documents.LIFECYCLE, documents.encode([Rule("all", True, days=1)])
+        )
+        for number in range(40):
+            await world.put(f"told-{number:02d}")
+            await world.put(f"untold-{number:02d}")
+            await put(world.gateway, behind, b"%d" % number, b"x")
+        full = world.store.host.full_queues
+        full.update((partition, "away") for partition in range(world.gateway.partitions))
+        world.now = 12 * DAY
+        worker = world.worker()
+        with pytest.raises(S3Error, match=r"The queue of events for away is full"):
+            await worker.run()
+        assert await world.there() == [f"told-{number:02d}" for number in range(40)]
+        assert sum(worker.ended.values()) == 80
+        full.clear()
+        await worker.run()
+        assert await world.there() == []
 
     run(tmp_path, test)
 

@@ -19,7 +19,7 @@ from typing import Any
 from s4.access import documents
 from s4.base.jobs import each
 from s4.base.metrics import Metric, counter
-from s4.gateway.context import Gateway, Origin, execute, notify_of, settings_of
+from s4.gateway.context import Gateway, NotCommittedError, Origin, execute, notify_of, settings_of
 from s4.metadata import classes, keys
 from s4.metadata.commands import AbortUpload, ChangeObject, DeleteIfNewest, Expire, Judged, Stale
 from s4.metadata.rows import Bucket, Notify, Upload, decode, decode_object
@@ -52,7 +52,8 @@ class Lifecycle:
     ) -> None:
         self._audit = audit
         self._gateway, self._rows, self._led, self._agrees, self._clock = gateway, rows, led, agrees, clock
-        self._done: dict[int, int] = {}  # the day of the last pass over a partition
+        self._done: dict[int, tuple[int, set[int]]] = {}  # by partition: the day, and buckets that had their pass
+        self._whole: dict[int, int] = {}  # the day on which all of a partition had it last
         self.ended = dict.fromkeys((lifecycle.CURRENT, lifecycle.NONCURRENT, lifecycle.MARKER, "upload"), 0)
         self.moved = 0
         self.kept = 0  # that the primary left alone
@@ -67,22 +68,33 @@ class Lifecycle:
         )
 
     async def run(self) -> None:
-        """One look: a pass over each partition that has had none today."""
+        """One look: a pass over each partition that has had none today. What cannot be ended now, as where the receiver of
+        its events takes no more, keeps nothing else waiting, and is tried with the next look."""
         await each(self._led(), self._pass)
 
     async def _pass(self, partition: int) -> None:
         day_ms, now_ms = self._gateway.day_ms, int(self._clock() * 1000)
-        if self._done.get(partition) == now_ms // day_ms or not self._agrees():
+        today = now_ms // day_ms
+        if self._whole.get(partition) == today or not self._agrees():
             return
-        for name, bucket in await self._gateway.node.list_buckets():
+        if self._done.get(partition, (None,))[0] != today:
+            self._done[partition] = today, set()
+        done = self._done[partition][1]
+
+        async def one(found: tuple[str, Bucket]) -> None:
+            name, bucket = found
             rules = documents.lifecycle_of(bucket)
-            if rules and not bucket.deleting:
-                await self._objects(partition, name, bucket, rules, now_ms)
-                await self._uploads(partition, name, bucket, rules, now_ms)
-        self._done[partition] = now_ms // day_ms
+            if rules and not bucket.deleting and bucket.id not in done:
+                await each((self._objects, self._uploads), lambda what: what(partition, name, bucket, rules, now_ms))
+                done.add(bucket.id)
+
+        await each(await self._gateway.node.list_buckets(), one)
+        self._whole[partition] = today
+        del self._done[partition]
 
     async def _objects(self, partition: int, name: str, bucket: Bucket, rules: list[Rule], now_ms: int) -> None:
         prefix = start = keys.bucket_objects(partition, bucket.id)
+        failure: S3Error | None = None
         while found := list(islice(self._rows.scan(prefix, start), RUN)):
             self._rows.check(partition)
             groups = list(_by_key(found, prefix))
@@ -93,15 +105,17 @@ class Lifecycle:
                 groups = list(_by_key([row async for row in pieces(self._rows, one_key)], prefix))
             current = await self._current(name, bucket, rules)
             if current is None:
-                return
+                break
             commands = [
                 one
                 for key, versions in groups
                 for one in _due(current, name, key, rules, versions, now_ms, self._gateway.day_ms)
             ]
-            await self._end(partition, name, commands)
+            failure = await self._end(partition, name, commands) or failure
             start = keys.object_versions(partition, bucket.id, groups[-1][0]) + b"\xff" * 13
             await asyncio.sleep(0)
+        if failure is not None:
+            raise failure
 
     async def _current(self, name: str, bucket: Bucket, rules: list[Rule]) -> Bucket | None:
         """The bucket as it is, where it still has these rules, and this clock can be trusted. Whoever decides looks at
@@ -125,41 +139,48 @@ class Lifecycle:
             if end is not None and end[0] <= now_ms:
                 old.append(("upload", AbortUpload(settings_of(current, "", ORIGIN), key, upload, row.created_ms + 1)))
         self._rows.check(partition)
-        await self._end(partition, name, old)
+        failure = await self._end(partition, name, old)
+        if failure is not None:
+            raise failure
 
-    async def _end(self, partition: int, name: str, commands: Sequence[tuple[str, Ending]]) -> None:
+    async def _end(self, partition: int, name: str, commands: Sequence[tuple[str, Ending]]) -> S3Error | None:
+        """The first that was refused for a fault, once all were tried. Raises S3Error where nobody knows."""
+        failed = list[S3Error | None]()
         for at in range(0, len(commands), CONCURRENCY):
-            await asyncio.gather(*(self._one(partition, name, *one) for one in commands[at : at + CONCURRENCY]))
+            some = commands[at : at + CONCURRENCY]
+            failed += await asyncio.gather(*(self._one(partition, name, *one) for one in some))
+        return next(filter(None, failed), None)
 
-    async def _one(self, partition: int, name: str, kind: str, command: Ending) -> None:
+    async def _one(self, partition: int, name: str, kind: str, command: Ending) -> S3Error | None:
         try:
             answer = await execute(self._gateway, partition, command)
-        except S3Error as error:
+        except NotCommittedError as error:  # a refusal: others may be granted
             if error.status >= 500:
-                raise
+                return error
             self.kept += 1  # locked, gone, or not due any more
-            return
+            return None
         if isinstance(answer, Stale):
             self.kept += 1
+            return None
+        version = command.upload.hex() if isinstance(command, AbortUpload) else command.version
+        if isinstance(command, ChangeObject):
+            self.moved += 1
+            version = keys.version_id(command.seen)
         else:
-            version = command.upload.hex() if isinstance(command, AbortUpload) else command.version
-            if isinstance(command, ChangeObject):
-                self.moved += 1
-                version = keys.version_id(command.seen)
-            else:
-                self.ended[kind] += 1
-            self._audit(
-                request_id="",
-                user=USER,
-                operation=f"Lifecycle:{kind}",
-                bucket=name,
-                key=command.key,
-                version=version,
-                status=200,
-                code="OK",
-                remote="",
-                seconds=0.0,
-            )
+            self.ended[kind] += 1
+        self._audit(
+            request_id="",
+            user=USER,
+            operation=f"Lifecycle:{kind}",
+            bucket=name,
+            key=command.key,
+            version=version,
+            status=200,
+            code="OK",
+            remote="",
+            seconds=0.0,
+        )
+        return None
 
 
 def _due(
