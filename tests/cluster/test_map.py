@@ -19,7 +19,7 @@ from s4.cluster.keeper import DOCUMENT, MapKeeper, NoMapError
 from s4.cluster.messages import decode_document, encode_document
 from s4.cluster.placement import DRAINING, GONE, SERVING
 from s4.cluster.planner import PlanError
-from s4.cluster.status import Said, any_may_stop, safe_to_stop, status
+from s4.cluster.status import Said, any_may_stop, safe_to_stop, status, uncounted
 
 
 def made(nodes: int = 6, data: int = 4, parity: int = 2, partitions: int = 8) -> ClusterMap:
@@ -142,6 +142,20 @@ def test_what_waits_for_a_store_does_not_keep_it_from_stopping() -> None:
     assert any("5 shards wait" in reason for reason in safe_to_stop(one, told, ["s4"]))
     told["s0"] = msgspec.structs.replace(known, heals=6, heals_of={"s2": 5, "s7": 1})
     assert any("1 shards wait" in reason for reason in safe_to_stop(one, told, ["s2", "s3"]))
+
+
+def test_what_nobody_counts_just_now_may_wait_to_be_healed() -> None:
+    """A primary that has just started serves nothing yet: of what waits in its partitions nobody told, and another store
+    was said to be safe to stop."""
+    one = made()
+    told = said(one, heals=5)
+    assert (uncounted(one, told), safe_to_stop(one, told, ["s1"])) == ([], ["5 shards wait to be made again"])
+    led = sum(part.config.primary == "s0" for part in one.partitions)
+    told["s0"] = Said((), 0)
+    assert safe_to_stop(one, told, ["s1"]) == []
+    assert uncounted(one, told) == [
+        f"{led} partitions have no primary just now, which knows what waits to be made again"
+    ]
 
 
 @given(st.randoms(use_true_random=False), st.sampled_from([(4, 2), (2, 1), (2, 4), (1, 1)]))

@@ -228,6 +228,15 @@ def safe_to_stop(current: ClusterMap, said: Mapping[str, Said | None], stores: C
     return reasons
 
 
+def uncounted(current: ClusterMap, said: Mapping[str, Said | None]) -> list[str]:
+    """Why more may wait to be made again than anybody tells: a partition's heals are counted by who serves it."""
+    served = {partition for one in said.values() if one is not None for partition in one.led}
+    missing = len(current.partitions) - len(served.intersection(range(len(current.partitions))))
+    return (
+        [f"{missing} partitions have no primary just now, which knows what waits to be made again"] if missing else []
+    )
+
+
 def any_may_stop(current: ClusterMap, said: Mapping[str, Said | None], stores: Collection[str]) -> bool:
     """Whether each of some stores, that answer, may be stopped alone: `safe_to_stop` of each, looked at once for all."""
     up, asked = {store for store, one in said.items() if one is not None}, set(stores)

@@ -17,7 +17,7 @@ from s4.cluster.keeper import MapKeeper
 from s4.cluster.placement import GONE
 from s4.cluster.planner import PlanError
 from s4.cluster.recovery import Recovery, recovery, restored
-from s4.cluster.status import Said, safe_to_stop, status
+from s4.cluster.status import Said, safe_to_stop, status, uncounted
 from s4.http.admin import AdminApi, AdminContext, Lines, Route, as_json, compacted
 from s4.metadata.rows import summed
 from s4.peer.api import CallError, Census, stats_of
@@ -82,7 +82,8 @@ class ClusterAdmin(AdminApi):
     async def _safe_to_stop(self, request: web.Request) -> web.Response:
         current = await self._keeper.refresh()
         stores = [planner.find(current, name) for name in request.query.getall("store", [])]
-        reasons = safe_to_stop(current, await self._said(), stores)
+        told = await self._said()
+        reasons = safe_to_stop(current, told, stores) + uncounted(current, told)
         return as_json({"safe": not reasons, "reasons": reasons, "stores": stores})
 
     async def _change(self, request: web.Request) -> web.Response:
