@@ -368,6 +368,32 @@ def test_what_became_current_again_is_left_alone(tmp_path: Path) -> None:
     run(tmp_path, test)
 
 
+def test_a_pass_whose_clock_is_not_believed_in_its_middle_is_made_again(tmp_path: Path) -> None:
+    """It counted as made: what it had left alone stayed for another day."""
+
+    async def test(world: World) -> None:
+        await world.rules(Rule("all", True, days=1))
+        await world.put("k")
+        bucket = await world.gateway.node.find_bucket(BUCKET)
+        assert bucket is not None
+        home, believed = keys.partition_of(bucket.id, b"k", world.gateway.partitions), [True, False, False, False]
+        world.now = 12 * DAY
+        worker = Lifecycle(
+            world.gateway,
+            world.store.host,
+            lambda: [home],
+            lambda: believed.pop(0) if believed else True,
+            lambda: world.now / 1000,
+        )
+        await worker.run()
+        assert await world.there() == ["k"]
+        believed.clear()
+        await worker.run()
+        assert await world.there() == []
+
+    run(tmp_path, test)
+
+
 def test_the_primary_itself_does_not_end_by_such_a_clock() -> None:
     from s4.metadata.decide import decide
 

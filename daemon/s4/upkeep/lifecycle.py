@@ -86,11 +86,13 @@ class Lifecycle:
             rules = documents.lifecycle_of(bucket)
             if rules and not bucket.deleting and bucket.id not in done:
                 await each((self._objects, self._uploads), lambda what: what(partition, name, bucket, rules, now_ms))
-                done.add(bucket.id)
+                if self._agrees():  # else what was left alone for that is looked at once more
+                    done.add(bucket.id)
 
         await each(await self._gateway.node.list_buckets(), one)
-        self._whole[partition] = today
-        del self._done[partition]
+        if self._agrees():
+            self._whole[partition] = today
+            del self._done[partition]
 
     async def _objects(self, partition: int, name: str, bucket: Bucket, rules: list[Rule], now_ms: int) -> None:
         prefix = start = keys.bucket_objects(partition, bucket.id)
