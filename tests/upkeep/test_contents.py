@@ -47,6 +47,9 @@ class World:
                 return key[len(keys.table(partition, keys.BLOB)) :].hex()
         raise AssertionError("no blob")
 
+    def blobs(self, partition: int) -> list[bytes]:
+        return [key for key, _ in self._store.node.host.scan(keys.table(partition, keys.BLOB))]
+
     def remove(self, key: bytes) -> None:
         for copy in self._store.node.host.copies.all():
             copy.write([(key, None)])
@@ -155,5 +158,26 @@ def test_who_does_not_lead_any_more_stops(tmp_path: Path) -> None:
         await running
         assert node.checked.blobs < 10
         assert len(node.checked.ended) < 16, "who comes to lead the others has to read them"
+
+    run(tmp_path, work)
+
+
+def test_a_partition_whose_rows_went_with_its_lead_was_not_read_to_its_end(tmp_path: Path, monkeypatch: Any) -> None:
+    """Its copy is emptied, to be filled anew: that looked like the end."""
+    monkeypatch.setattr(contents, "RUN", 1)
+
+    async def work(world: World) -> None:
+        node, tables = world.node(), {one: world.blobs(one) for one in world.led}
+        partition = next(one for one, rows in tables.items() if len(rows) > 1)
+        running = asyncio.ensure_future(node.run([partition], 0))
+        while node.checked.blobs < 1:
+            await asyncio.sleep(0)  # looked at in each turn: it goes on
+        for key in tables[partition]:
+            world.remove(key)
+        every, world.led = world.led, []
+        await running
+        assert node.checked.blobs == 1
+        world.led = every
+        assert partition in node.due(WEEK_S)
 
     run(tmp_path, work)

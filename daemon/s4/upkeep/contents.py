@@ -127,6 +127,8 @@ class Contents:
                 self._file.save_sometimes(place)
                 await asyncio.sleep(read / bytes_per_s if bytes_per_s else 0)
             start = rows[-1][0] + b"\x00"
+        if partition not in self.led():
+            return  # and its rows may be gone, to be filled anew
         place.running, place.after, place.ended_s = False, "", self._clock()
         place.ended[partition] = place.ended_s
         self._file.save(place)
