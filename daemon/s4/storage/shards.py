@@ -119,7 +119,7 @@ class ShardStore:
         tail = Tail()
         try:
             await self._loop.run_in_executor(self._pool, self._bring_up, tail)
-        except BaseException:
+        except Exception:  # the thread is done
             self._close_files()
             raise
         tail.next_number = max(tail.next_number, self._mark[0] + 1)  # a number below the mark would not be scanned
