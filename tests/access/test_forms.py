@@ -119,7 +119,8 @@ def test_answers_are_what_the_form_asks_for(server: Any, s3: Any, bucket: str) -
     target = urlsplit(sent.headers["location"])
     assert (target.netloc, target.path) == ("example.org", "/done")
     assert parse_qs(target.query) == {"a": ["1"], "bucket": [bucket], "key": ["ä b"], "etag": [sent.headers["etag"]]}
-    assert ask(success_action_redirect="javascript:alert(1)").status == 204
+    for nowhere in ("javascript:alert(1)", "https://[example.org/done", "https://example.org\u2100/done"):
+        assert ask(success_action_redirect=nowhere).status == 204
 
 
 def test_a_policy_is_obeyed(server: Any, s3: Any, bucket: str) -> None:
@@ -334,6 +335,13 @@ def test_strangers_write_where_a_bucket_lets_them(server: Any, s3: Any, bucket: 
     assert post(server.endpoint, bucket, form).status == 204
     assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == b"from anybody"
     assert make_client(server.endpoint, signature_version=UNSIGNED).put_object(Bucket=bucket, Key="p", Body=b"x")
+
+
+def test_a_files_name_that_is_no_utf_8_is_latin_1_as_in_other_headers(server: Any, s3: Any, bucket: str) -> None:
+    body, kind = encode_multipart_formdata(presigned(s3, bucket, "in/${filename}", b"x"))
+    named = body.replace(b'filename="holiday.jpg"', b'filename="\xfcbung.jpg"')
+    assert post(server.endpoint, bucket, named, kind).status == 204
+    assert code_of_listing(s3, bucket) == ["in/übung.jpg"]
 
 
 def test_wrong_forms_get_clear_errors(server: Any, s3: Any, bucket: str) -> None:

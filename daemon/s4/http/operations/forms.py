@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Awaitable
 from typing import TypeVar
-from urllib.parse import parse_qsl, quote_from_bytes, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, quote_from_bytes, urlencode, urlsplit, urlunsplit
 
 from aiohttp import (
     BadContentDispositionHeader,
@@ -33,7 +33,7 @@ from s4.http.answers import XML, Answer, respond
 from s4.http.authorize import Call
 from s4.http.operations.objects import with_acl, write_conditions
 from s4.http.request import Pace, S3Request, UploadForm, proceed, request_patience
-from s4.http.responses import put_headers
+from s4.http.responses import from_wire, put_headers
 from s4.metadata import events
 from s4.s3 import amz, checksums, postpolicy, sigv2, sigv4, tags, xml
 from s4.s3.errors import S3Error
@@ -173,7 +173,7 @@ async def read_form(request: S3Request, signature_v2: str, region: str) -> Uploa
     proceed(request)
     fields, part = await _fields(request)
     body = FormBody(request, part, whole)
-    name = (part.filename or "").replace("\\", "/").rpartition("/")[2]
+    name = from_wire(part.filename or "").replace("\\", "/").rpartition("/")[2]
     if not fields.get("key"):
         raise _lacks("key")
     fields["key"] = fields["key"].replace("${filename}", name)
@@ -303,9 +303,8 @@ async def post_object(gateway: Gateway, call: Call) -> Answer:
     key = quote_from_bytes(call.request.key, safe="/-_.~")
     location = f"{call.request.scheme}://{call.request.headers.get('host', '')}{call.request.path.rstrip('/')}/{key}"
     headers = {**put_headers(put, call.request), "Location": location}
-    target = form.fields.get("success_action_redirect") or form.fields.get("redirect") or ""
-    split = urlsplit(target)
-    if split.scheme in ("http", "https") and split.netloc and target.isprintable():
+    split = _redirect(form.fields.get("success_action_redirect") or form.fields.get("redirect") or "")
+    if split is not None:
         about = {"bucket": call.request.bucket, "key": call.request.key, "etag": f'"{put.etag}"'}
         query = urlencode([*parse_qsl(split.query, keep_blank_values=True), *about.items()])
         return respond(303, {**headers, "Location": urlunsplit(split._replace(query=query))})
@@ -316,3 +315,12 @@ async def post_object(gateway: Gateway, call: Call) -> Answer:
     said += tag("ETag", f'"{put.etag}"')
     text = f"{HEAD}<PostResponse>{said}</PostResponse>"  # S3 gives it no namespace
     return respond(201, {**headers, "Content-Type": XML}, text.encode())
+
+
+def _redirect(target: str) -> SplitResult | None:
+    """Where a form's user is sent; None for what is no address of the web, as if the form had none."""
+    try:
+        split = urlsplit(target)
+    except ValueError:
+        return None
+    return split if split.scheme in ("http", "https") and split.netloc and target.isprintable() else None
