@@ -346,6 +346,23 @@ def test_rename_object(s3: Any, bucket: str, size: int) -> None:
     assert s3.get_object(Bucket=bucket, Key="old")["Body"].read() == b"2"
 
 
+def test_an_upload_that_is_renamed_has_its_parts(s3: Any, bucket: str) -> None:
+    upload = {
+        "Bucket": bucket,
+        "Key": "old",
+        "UploadId": s3.create_multipart_upload(Bucket=bucket, Key="old")["UploadId"],
+    }
+    parts = [os.urandom(5 << 20), b"tail"]
+    listed = [
+        {"PartNumber": number, "ETag": s3.upload_part(**upload, PartNumber=number, Body=part)["ETag"]}
+        for number, part in enumerate(parts, 1)
+    ]
+    s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": listed})
+    s3.rename_object(Bucket=bucket, Key="new", RenameSource="old")
+    got = s3.get_object(Bucket=bucket, Key="new", PartNumber=2)
+    assert (got["Body"].read(), got["PartsCount"]) == (parts[1], 2)
+
+
 def test_a_key_that_begins_as_its_bucket_is_renamed_and_no_other(s3: Any, bucket: str) -> None:
     for key in (f"{bucket}/k", "k"):
         s3.put_object(Bucket=bucket, Key=key, Body=key.encode())

@@ -207,7 +207,7 @@ def _copied(gateway: Gateway, old: Object, copy: Copy, bucket: Bucket, content: 
         kept.metadata,
         tags,
         content.extents,
-        b"",
+        old.upload if copy.rename else b"",  # whose parts it still has
         *copy.lock[:3],
         acl,
         content.sealing,
