@@ -12,7 +12,7 @@ import ipaddress
 from dataclasses import dataclass
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -110,6 +110,18 @@ def ends_s(certificate: str) -> float:
     return x509.load_pem_x509_certificate(_first(certificate)).not_valid_after_utc.timestamp()
 
 
+def is_whole(certificate: str, key: str) -> bool:
+    """Whether the key is the certificate's: people write into Secrets."""
+    try:
+        own = serialization.load_pem_private_key(key.encode(), None).public_key()
+        return bool(own == x509.load_pem_x509_certificate(_first(certificate)).public_key())
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return False
+
+
 def bundle(new: str, old: str, now_s: float) -> str:
     """The new authority, and the one before while it is valid."""
-    return new + (newest(old) if old and ends_s(old) > now_s else "")
+    try:
+        return new + (newest(old) if ends_s(old) > now_s else "")
+    except ValueError:  # there was none, or nobody can read it
+        return new

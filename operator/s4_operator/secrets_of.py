@@ -196,7 +196,7 @@ class Secrets:
         found = await self._read(builder, name)
         old = found.get("ca.crt", "")
         valid_s = max(certificates.AUTHORITY_S if self._leaf_s >= certificates.LEAF_S else 0, self._leaf_s * 10)
-        if not old or certificates.is_due(old, now_s):
+        if not certificates.is_whole(old, found.get("ca.key", "")) or certificates.is_due(old, now_s):
             made = certificates.make(f"S4 {builder.namespace}/{builder.name}", now_s, valid_s)
             found = {"ca.crt": certificates.bundle(made.certificate, old, now_s), "ca.key": made.key}
             await self._write(builder, name, found)
@@ -205,6 +205,7 @@ class Secrets:
     async def _leaf(self, builder: Builder, name: str, authority: Pair, hosts: list[str], now_s: float) -> None:
         found = await self._read(builder, name)
         stale = found.get("ca.pem") != authority.certificate
+        stale = stale or not certificates.is_whole(found.get("tls.crt", ""), found.get("tls.key", ""))
         if stale or certificates.is_due(found.get("tls.crt", ""), now_s, hosts, authority.certificate):
             made = certificates.make(builder.name, now_s, self._leaf_s, hosts, authority)
             data = {"tls.crt": made.certificate, "tls.key": made.key, "ca.pem": authority.certificate}

@@ -4,7 +4,7 @@ volumes do."""
 from __future__ import annotations
 
 import asyncio
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from urllib.error import HTTPError
 
@@ -17,8 +17,10 @@ from s4.cluster import planner
 from s4.cluster.clustermap import ClusterMap
 from s4.cluster.keeper import MapKeeper
 from s4.cluster.kubernetes import KubernetesCoordinator, client
+from s4_operator.certificates import is_whole
 from s4_operator.manifests import Builder
 from s4_operator.models import ClusterSpec
+from s4_operator.secrets_of import read
 
 
 @pytest.fixture
@@ -82,6 +84,30 @@ def test_a_key_that_nothing_was_kept_under_is_made_again(home: Tenants, name: st
     home.api.call("DELETE", f"/api/v1/namespaces/{HOME}/secrets/{name}")
     home.look_at_cluster()
     assert set(home.get("Secret", HOME, name)["data"]) == set(before)
+
+
+@pytest.mark.parametrize("damage", [{"ca.crt": "x"}, {"ca.key": None}, {"ca.key": "x"}, {"ca.crt": None}], ids=str)
+def test_an_authority_that_somebody_damaged_is_made_again(home: Tenants, damage: dict[str, str | None]) -> None:
+    """No round came to its end any more. Leaves that are there go on: who trusts the new one trusts the one before."""
+    home.look_at_cluster()
+    before = home.get("Secret", HOME, "c-authority")["data"]
+    coded = {name: text and b64encode(text.encode()).decode() for name, text in damage.items()}
+    home.api.change(f"/api/v1/namespaces/{HOME}/secrets/c-authority", {"data": coded})
+    home.api.call("DELETE", f"/api/v1/namespaces/{HOME}/secrets/c-peers")
+    home.look_at_cluster()
+    after = home.get("Secret", HOME, "c-authority")["data"]
+    assert set(after) == set(before)
+    assert after["ca.key"] != before["ca.key"]
+    assert (b64decode(before["ca.crt"]) in b64decode(after["ca.crt"])) == ("ca.key" in damage)
+    assert home.get("Secret", HOME, "c-peers")["data"]["ca.pem"] == after["ca.crt"]
+
+
+def test_a_certificate_that_lost_its_key_is_made_again(home: Tenants) -> None:
+    home.look_at_cluster()
+    home.api.change(f"/api/v1/namespaces/{HOME}/secrets/c-peers", {"data": {"tls.key": b64encode(b"x").decode()}})
+    home.look_at_cluster()
+    made = read(home.get("Secret", HOME, "c-peers"))
+    assert is_whole(made["tls.crt"], made["tls.key"])
 
 
 def test_keys_and_map_go_with_the_cluster_or_outlive_it_as_volumes_do(home: Tenants) -> None:
