@@ -64,13 +64,17 @@ class Workers:
                     sys.executable, *self._arguments(), stdin=theirs.fileno(), env={**os.environ, **self._environment}
                 )
             self._processes.append(process)
-            if await asyncio.get_running_loop().sock_recv(ours, 1):
+            is_up = bool(await asyncio.get_running_loop().sock_recv(ours, 1))
+            if is_up:
                 started.set()
             code = await process.wait()
         self._processes.remove(process)
         multiprocess.mark_process_dead(process.pid, self._environment.get(METRICS))  # type: ignore[no-untyped-call]
-        if not self._stopping:
-            log.error("worker ended and is started again", worker=number, code=code)
+        if self._stopping:
+            return
+        log.error("worker ended and is started again", worker=number, code=code)
+        if not is_up:
+            raise RuntimeError(f"a gateway process (--workers) ended with {code} before it was up; the log says why")
 
     def tell(self, number: signal.Signals) -> None:
         """A signal to each."""
