@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from addresses import own_address
+from process import wait_until
 from s4.crypto.authority import Authority
 
 KEYS = {"S4_ROOT_ACCESS_KEY": "testroot", "S4_ROOT_SECRET_KEY": "testrootsecret"}
@@ -356,6 +357,31 @@ def test_dev_and_the_commands_of_clusters_say_what_is_wrong(forks: Forks, tmp_pa
     ]
     assert not (tmp_path / "new").exists()
     assert not [one for one in found if one]
+
+
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_output_that_cannot_be_written_is_said(tmp_path: Path, buffered: str) -> None:
+    words = [sys.executable, "-m", "s4.cli", "admin", "cluster", "certificates", str(tmp_path / "trust"), "node-1"]
+    with Path("/dev/full").open("wb") as full:
+        environment = {**os.environ, "PYTHONUNBUFFERED": buffered}
+        ran = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, check=False, env=environment)
+    assert ran.returncode == 1
+    assert re.fullmatch(rb"s4[ a-z]*: No space left on device\n", ran.stderr)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_server_runs_without_standard_streams(tmp_path: Path, closed: str) -> None:
+    """It began with `this is a fault of S4 itself`, or ended by an assertion of libuv."""
+    directory, host = tmp_path / "data", own_address()
+    words = f"-m s4.cli server {directory} --listen {host}:0 --admin-listen {host}:0 --reserve 1MiB"
+    process = subprocess.Popen(["sh", "-c", f"exec {sys.executable} {words} {closed}"], stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: process.poll() is not None or (directory / "addresses.json").exists(), "it serves")
+        process.terminate()
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_output_that_nobody_reads_is_no_error(tmp_path: Path) -> None:

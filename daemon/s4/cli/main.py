@@ -396,13 +396,37 @@ async def _announce_and_check(server: Server) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    _have_streams()
     try:
-        return run(build_parser().parse_args(argv))
-    finally:
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:  # who read the output has seen enough of it
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = run(build_parser().parse_args(argv))
+    except SystemExit:
+        _flush()
+        raise
+    return _flush() or status
+
+
+def _have_streams() -> None:
+    """Whoever starts this may have closed standard streams: what is opened next would get their numbers, which libuv
+    does not close, and a log would be written into it."""
+    for place, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            os.dup2(opened, place)
+            if opened != place:
+                os.close(opened)
+            os.set_inheritable(place, True)
+            setattr(sys, name, open(place, "w" if place else "r", closefd=False))  # noqa: SIM115 - for good
+
+
+def _flush() -> int:
+    """Write what waits to be written: the exit status where it cannot be."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter tries it again
+        if not isinstance(error, BrokenPipeError):  # who read the output has seen enough of it
+            return end("s4", error, FAILED)
+    return 0
 
 
 def run(arguments: argparse.Namespace) -> int:
