@@ -19,6 +19,7 @@ from addresses import own_address
 from process import wait_until
 from s4.crypto.authority import Authority
 
+ADDRESSES = ("x", "http://h:x", "http://h:99999", "http://[::1", "http://a b:1", "http://.:1", "http://u@h:1")
 KEYS = {"S4_ROOT_ACCESS_KEY": "testroot", "S4_ROOT_SECRET_KEY": "testrootsecret"}
 
 
@@ -94,6 +95,9 @@ def wrong_options(tmp_path: Path, taken: str) -> list[tuple[list[object], str]]:
     return [
         (["--erasure", "x"], "erasure"),
         (["--workers", "x"], "--workers x"),
+        (["--workers", "2.5"], "--workers 2.5: give a whole number"),
+        (["--workers", "²"], "--workers ²"),
+        (["--listen", "127.0.0.1:²"], "'127.0.0.1:²'.*HOST:PORT"),
         (["--listen", "x"], "'x'.*HOST:PORT"),
         (["--listen", taken], f"cannot listen on {taken}"),
         (["--admin-listen", taken], f"cannot listen on {taken}"),
@@ -348,10 +352,12 @@ def test_dev_and_the_commands_of_clusters_say_what_is_wrong(forks: Forks, tmp_pa
                 "--partitions x",
             ),
             (["admin", "cluster", "init", "--coordinator", "etcd://127.0.0.1:1/x", "--partitions", "7"], "partitions"),
+            (["admin", "cluster", "init", "--coordinator", "etcd://127.0.0.1:1/x", "--partitions", "64.5"], "64.5"),
+            (["admin", "cluster", "init", "--coordinator", "etcd://127.0.0.1:1/x", "--copies", "3.9"], "--copies 3.9"),
             (["admin", "cluster", "init", "--coordinator", "etcd://127.0.0.1:1/x"], "no etcd endpoint answers"),
             (["admin", "cluster", "certificates", tmp_path / "file", "node-1"], "file"),
             (["admin", "check", "--s3", "http://127.0.0.1:1"], "http://127.0.0.1:1"),
-            (["admin", "check", "--s3", "x"], "'x'|x"),
+            *((["admin", "check", "--s3", one], re.escape(repr(one))) for one in ADDRESSES),
             (["admin", "quota", "b", "x"], "not a size"),
         )
     ]

@@ -44,6 +44,13 @@ def number(text: str, option: str, least: float, most: float) -> float:
     return value
 
 
+def count(text: str, option: str, least: int, most: int) -> int:
+    """As `number`, of what there is no half of."""
+    if not (text.isascii() and text.isdigit()) or not least <= int(text) <= most:
+        raise ValueError(f"{option} {text}: give a whole number from {least} to {most}")
+    return int(text)
+
+
 def one_of(choices: Sequence[str], text: str) -> str:
     """For argparse: also what a variable says. Raises ArgumentTypeError."""
     if text not in choices:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import re
 import time
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from s4.base.said import SaidError
 from s4.cli.connecting import connection, trust, why
@@ -27,8 +28,8 @@ def signed_request(
     endpoint: str, access: str, secret: str, region: str, method: str, path: str, body: bytes = b"", authority: str = ""
 ) -> tuple[int, bytes]:
     """(status, body) of one signed request. Raises CheckError where the server cannot be reached."""
-    parts = urlsplit(endpoint)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    parts = _parsed(endpoint)
+    if parts is None:
         raise CheckError(f"{endpoint!r} is no address of an S3 port: write http://HOST:PORT or https://HOST:PORT")
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     headers = {"host": parts.netloc, "x-amz-content-sha256": hashlib.sha256(body).hexdigest(), "x-amz-date": stamp}
@@ -46,6 +47,16 @@ def signed_request(
         raise CheckError(f"cannot reach {endpoint}: {reason}") from error
     finally:
         opened.close()
+
+
+def _parsed(endpoint: str) -> SplitResult | None:
+    """None where it is no address."""
+    try:
+        parts: SplitResult = urlsplit(endpoint)
+        good = parts.scheme in ("http", "https") and parts.port != 0 and bool((parts.hostname or "").encode("idna"))
+    except ValueError:  # a port that is no number, brackets that do not close, a name that is none
+        return None
+    return parts if good and re.fullmatch(r"[\w.:%\[\]-]+", parts.netloc) else None
 
 
 def check(endpoint: str, access: str, secret: str, region: str, authority: str = "") -> float:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from s4 import __version__
-from s4.base.said import SaidError, number, of_option
+from s4.base.said import SaidError, count, number, of_option
 from s4.base.text import human, table
 from s4.cli import target
 from s4.cli.admin_client import AdminError, Call
@@ -91,7 +91,7 @@ def cluster_settings(arguments: argparse.Namespace, common: dict[str, Any]) -> C
             coordinator=arguments.coordinator,
             timing_scale=scale,
             etcd=etcd_files(arguments),
-            workers=int(number(arguments.workers, "--workers", 0, 64)),
+            workers=count(arguments.workers, "--workers", 0, 64),
             **files,
             **common,
         )
@@ -279,10 +279,10 @@ def init(
 
     async def make() -> dict[str, Any]:
         data, parity = of_option("--erasure", parse_geometry, erasure)
-        count = int(number(partitions, "--partitions", 1, 4096))
+        parts = count(partitions, "--partitions", 1, 4096)
         if cluster and not re.fullmatch(r"[0-9a-f]{32}", cluster):
             raise InitError(f"--cluster {cluster}: the id of a cluster has 32 hexadecimal digits")
-        made = planner.new(cluster or os.urandom(16).hex(), data, parity, count, copies_of("--copies", copies))
+        made = planner.new(cluster or os.urandom(16).hex(), data, parity, parts, copies_of("--copies", copies))
         opened = open_coordinator(coordinator, etcd)
         try:
             await opened.check_versions()
@@ -386,7 +386,7 @@ def remote_action(call: Call, arguments: argparse.Namespace) -> tuple[dict[str, 
 
 def copies_of(name: str, text: str) -> int:
     """Raises ValueError that names the option or argument."""
-    return int(number(text, name, 0, 16))
+    return count(text, name, 0, 16)
 
 
 def health_word(value: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from s4 import __version__
-from s4.base.said import FAILED, INTERRUPTED, USAGE, end, number, of_option, one_of
+from s4.base.said import FAILED, INTERRUPTED, USAGE, count, end, number, of_option, one_of
 from s4.cli.grammar import Parser, whole
 from s4.config.limits import Limits, parse_size, with_settings
 
@@ -290,13 +290,11 @@ def server_settings(arguments: argparse.Namespace) -> ServerSettings:
     from s4.erasure.codec import parse_geometry  # noqa: PLC0415
     from s4.server.parts import ServerSettings  # noqa: PLC0415
 
-    if not arguments.workers.isdigit() or int(arguments.workers) > 64:
-        raise ValueError(f"--workers {arguments.workers}: give a number from 0 to 64")
     return ServerSettings(
         directories=[str(Path(one).absolute()) for one in arguments.directories],
         degraded=arguments.degraded,
         erasure=of_option("--erasure", parse_geometry, arguments.erasure) if arguments.erasure else None,
-        workers=int(arguments.workers),
+        workers=count(arguments.workers, "--workers", 0, 64),
         durability=arguments.durability,
         **common_settings(arguments),
     )

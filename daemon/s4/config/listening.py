@@ -11,7 +11,7 @@ def parse_address(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise ValueError(f"{text!r} is not an address; write one of IPv6 as [ADDRESS]:PORT, such as [::1]:9000")
-    if not colon or not port.isdigit() or int(port) > 65535:
+    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65535:
         raise ValueError(f"{text!r} is not an address; write HOST:PORT, such as 127.0.0.1:9000")
     return host.strip("[]") or "0.0.0.0", int(port)  # noqa: S104 - what ":PORT" means everywhere
 
