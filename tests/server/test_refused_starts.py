@@ -343,6 +343,7 @@ def test_dev_and_the_commands_of_clusters_say_what_is_wrong(forks: Forks, tmp_pa
             (["dev", tmp_path / "good", "--listen", "127.0.0.1:0"], "no etcd"),
             (["dev", tmp_path / "none", "kill", "node-1"], "no cluster runs in .*none"),
             (["dev", tmp_path / "none", "status"], "no cluster runs"),
+            (["dev", tmp_path / ("x" * 120), "status"], "no cluster runs in .*: AF_UNIX path too long"),
             (["admin", "--dir", tmp_path / "none", "status"], "none"),
             (["admin", "--dir", tmp_path / "file", "status"], "file"),
             (["admin", "cluster", "init", "--coordinator", "zoo://x"], "zoo://x"),

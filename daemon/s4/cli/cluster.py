@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from s4 import __version__
-from s4.base.said import SaidError, count, number, of_option
+from s4.base.said import SaidError, count, number, of_option, words
 from s4.base.text import human, table
 from s4.cli import target
 from s4.cli.admin_client import AdminError, Call
@@ -177,7 +177,7 @@ def dev_act(directory: Path, act: str, node: str) -> int:
             talk.sendall(json.dumps([act, node]).encode() + b"\n")
             answer = talk.makefile().read()
     except OSError as error:
-        sys.stderr.write(f"s4 dev: no cluster runs in {directory}: {error.strerror}\n")
+        sys.stderr.write(f"s4 dev: no cluster runs in {directory}: {words(error)}\n")
         return 1
     sys.stdout.write(answer)
     return 1 if '"error"' in answer else 0
