@@ -88,8 +88,10 @@ class ReplicatedHost:
         self.on_lead(partition)
 
     async def settings_may_change(self) -> None:
-        """Return once every lease has run out that the primary before this one gave on settings (L2)."""
-        await asyncio.sleep(max(0.0, self._led_at[0] + SETTINGS_LEASE_S - self.group.clock()))
+        """Return once every lease has run out that the primary before this one gave on settings (L2): the last one,
+        where another led while this waited."""
+        while (left := self._led_at[0] + SETTINGS_LEASE_S - self.group.clock()) > 0:  # noqa: ASYNC110 - the clock is waited for
+            await asyncio.sleep(left)
 
     # -- writing
 
