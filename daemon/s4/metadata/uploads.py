@@ -14,6 +14,13 @@ from s4.metadata.entry import Entry, RefusalError, find
 from s4.metadata.objects import check_settings, write_version
 from s4.metadata.rows import Extent, Part, Upload, decode, encode
 
+SHORT = 1024  # of a part's row: it has little content, or none, and goes as it is
+
+
+def without_content(value: bytes) -> bytes:
+    """A part's row for who has to know of the part: ten thousand may have their bytes in them."""
+    return value if len(value) <= SHORT else encode(replace(decode(Part, value), inline=b""))
+
 
 def _upload(entry: Entry, bucket: int, key: bytes, upload: bytes) -> Upload:
     row = find(entry, Upload, keys.upload_row(entry.partition, bucket, key, upload))

@@ -32,6 +32,7 @@ from s4.metadata.rows import (
     summed,
 )
 from s4.metadata.small import content_of
+from s4.metadata.uploads import without_content
 from s4.node.accounts import Accounts
 from s4.node.hosts import AnyHost
 from s4.peer.api import (
@@ -46,7 +47,7 @@ from s4.peer.api import (
     UploadPage,
     Where,
 )
-from s4.replica.pieces import count, pieces
+from s4.replica.pieces import PIECE, count, pieces
 from s4.replica.turn import OverloadedError
 from s4.storage.drives import Drives
 from s4.storage.records import DamagedError, OfflineError, Shard
@@ -225,11 +226,14 @@ class RowNode:
         """Its row is read after its parts: a turn may be written between two reads, and an upload that is completed
         meanwhile must not be found without them."""
         row, prefix = keys.upload_row(partition, bucket, key, upload), keys.upload_parts(partition, bucket, key, upload)
-        first = prefix + min(after + 1, 65535).to_bytes(2, "big")
-        parts = [part for _, part in islice(self._host.scan(prefix, first), limit)] if limit else []
+        first, parts = prefix + min(after + 1, 65535).to_bytes(2, "big"), list[bytes]()
+        while len(parts) < limit and (some := list(islice(self._host.scan(prefix, first), PIECE))):
+            parts += [without_content(value) for _, value in some]
+            first = some[-1][0] + b"\x00"
+            await asyncio.sleep(0)
         found = find(self._host, Upload, row)
         self._host.check(partition)
-        return UploadFound(found, parts) if found is not None else None
+        return UploadFound(found, parts[:limit]) if found is not None else None
 
     async def find_content(self, partition: int, sha256: bytes) -> Content | None:
         found = find(self._host, Content, keys.content_row(partition, sha256))

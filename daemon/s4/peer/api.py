@@ -71,7 +71,7 @@ class BlobFound(Blob, frozen=True):
 
 
 class UploadFound(msgspec.Struct, frozen=True):
-    """An upload and its part rows, in order of part numbers."""
+    """An upload and its part rows, in order of part numbers, without content that is in them."""
 
     upload: Upload
     parts: list[bytes]
