@@ -166,6 +166,22 @@ def test_a_command_that_may_have_happened_is_sent_again_under_its_id() -> None:
     routed(test)
 
 
+def test_who_has_too_much_to_do_says_nothing_of_what_was_sent_before() -> None:
+    """R12: a deletion got there and its answer was lost; told that nothing was done, DeleteObjects would delete once
+    more, under another id, what was written since."""
+
+    async def test(fixture: Fixture) -> None:
+        failures = [LostError("x", "cut"), UnavailableError("SlowDown", "too much to do")]
+        first = fixture.primary(3)
+        first.then = lambda *_: failures.pop(0) if failures else Done()
+        deletion = commands.DeleteObject(commands.Settings(1, 1, ""), b"k")
+        assert await fixture.router.execute(3, deletion) == Done()
+        assert len({call[3] for call in first.asked}) == 1
+        assert [call[4] for call in first.asked] == [False, True, True]
+
+    routed(test)
+
+
 ABORT = commands.AbortUpload(commands.Settings(1, 1, ""), b"k", b"u" * 16)
 
 

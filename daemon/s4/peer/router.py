@@ -230,8 +230,8 @@ class Router:
             except (UnknownResultError, LostError) as error:
                 again, reason = True, str(error)
             except UnavailableError as error:
-                if self._ready(store) is not None:
-                    raise  # its own word: it has too much to do, or too few copies
+                if self._ready(store) is not None and not again:
+                    raise  # its own word: too much to do, or too few copies; none of what was sent before
                 reason = str(error)
             await self._look(revision)
             if self._clock() > deadline:
