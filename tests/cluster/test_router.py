@@ -287,6 +287,32 @@ def test_a_call_follows_its_partition_to_another_primary() -> None:
     routed(test)
 
 
+def test_calls_that_wait_for_one_primary_read_the_map_together() -> None:
+    """While a failover is under way hundreds wait, in the process that is to lead, too: each read the map ten times a
+    second by itself, which is a request to the API server in Kubernetes."""
+
+    async def test(fixture: Fixture) -> None:
+        calls, reads = 200, 0
+        old, new, read = fixture.primary(3), fixture.stores["s5"], fixture.coordinator.read
+
+        async def counted(document: str) -> tuple[bytes, int]:
+            nonlocal reads
+            reads += 1
+            await asyncio.sleep(0)
+            return await read(document)
+
+        fixture.coordinator.read = counted  # type: ignore[method-assign]
+        old.then, new.then = lambda *_: StaleError("moved"), lambda *_: None
+        waiting = [asyncio.ensure_future(fixture.router.find_content(3, bytes(32))) for _ in range(calls)]
+        await until(lambda: len(old.asked) >= 4 * calls)
+        assert reads < calls
+        await fixture.change(moved(3, "s5"))
+        assert await asyncio.gather(*waiting) == [None] * calls
+        assert len(new.asked) == calls
+
+    routed(test)
+
+
 def test_a_listing_asks_for_every_partition_exactly_once() -> None:
     """L1: partition 3 moves between two answers. What was asked at its old epoch is thrown away, and all are asked
     again."""

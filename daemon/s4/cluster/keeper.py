@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 DOCUMENT = "map"
 TRIES = 20
+LOOK_S = 0.1
 RETRY_S = 0.2
 
 
@@ -56,6 +57,8 @@ class MapKeeper:
         self._news = asyncio.Condition()
         self._swaps: list[_Swap] = []
         self._flushing: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[ClusterMap] | None = None
+        self._looked = 0.0  # when that began
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -82,6 +85,14 @@ class MapKeeper:
         if revision > self.revision:
             self._see(clustermap.decode(value), revision)
         return self.current
+
+    async def look(self) -> None:
+        """As `refresh`, for who asks again and again: one read for all who do, and none where one began just now."""
+        now = asyncio.get_running_loop().time()
+        if self._looking is None or (self._looking.done() and now - self._looked >= LOOK_S):
+            self._looking, self._looked = asyncio.ensure_future(self.refresh()), now
+            self._looking.add_done_callback(lambda done: done.cancelled() or done.exception())  # all may have left
+        await asyncio.shield(self._looking)
 
     def _see(self, found: ClusterMap, revision: int) -> None:
         if revision <= self.revision:

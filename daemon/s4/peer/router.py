@@ -258,7 +258,7 @@ class Router:
         await asyncio.sleep(LOOK_S)
         if self.keeper.revision == revision:
             try:
-                await self.keeper.refresh()
+                await self.keeper.look()
             except CoordinatorError as error:
                 log.warning("the map cannot be read: %s", error)
 
