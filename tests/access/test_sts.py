@@ -115,6 +115,16 @@ def test_session_tokens_of_a_user(
     assert code(client(server, "sts", keys).get_session_token, DurationSeconds=130_000) == "ValidationError"
 
 
+def test_a_session_of_root_lasts_an_hour_at_most(server: ServerProcess) -> None:
+    """As on AWS. Nothing ends it before: not a change of the root keys either."""
+    sts = client(server, "sts")
+    for given in ({}, {"DurationSeconds": 129_600}, {"DurationSeconds": 900}):
+        wanted = min(given.get("DurationSeconds", 3600), 3600)
+        left = sts.get_session_token(**given)["Credentials"]["Expiration"].timestamp() - time.time()
+        assert wanted - 60 < left <= wanted
+    assert code(sts.get_session_token, DurationSeconds=130_000) == "ValidationError"
+
+
 def test_sessions_have_no_second_factor(
     server: ServerProcess, iam: Any, s3: Any, bucket: str, name: str, keys: dict[str, str]
 ) -> None:
