@@ -268,7 +268,24 @@ def test_a_boundary_that_a_call_does_not_set_is_none_that_its_user_has(
     iam.delete_role(RoleName=f"{name}-role")
 
 
-def query(server: ServerProcess, keys: dict[str, str], body: str) -> bytes:
+def test_a_number_is_bounded_however_many_digits_it_has(
+    server: ServerProcess, iam: Any, name: str, keys: dict[str, str]
+) -> None:
+    """Zeros before it, or a number that is as long as a form may be: neither buys a session without an end."""
+    role = iam.create_role(RoleName=f"{name}-role", AssumeRolePolicyDocument=json.dumps(TRUST_ALL))["Role"]
+    iam.put_user_policy(UserName=name, PolicyName="p", PolicyDocument=json.dumps(allow("*")))
+    assume = f"Action=AssumeRole&RoleArn={role['Arn']}&RoleSessionName=night&DurationSeconds="
+    for number in ("3601", "0000000036009999999", "9" * 5000):
+        assert b"<Code>ValidationError</Code>" in query(server, keys, assume + number, "sts"), number[:20]
+    token = "Action=GetSessionToken&DurationSeconds=0000000036009999999"
+    assert b"<Code>ValidationError</Code>" in query(server, keys, token, "sts")
+    assert b"<SessionToken>" in query(server, keys, f"{assume}003600", "sts")
+    unknown = f"Action=GetPolicyVersion&PolicyArn=arn:aws:iam::aws:policy/AmazonS3FullAccess&VersionId=v{'9' * 5000}"
+    assert b"<Code>NoSuchEntity</Code>" in query(server, keys, unknown)
+    iam.delete_role(RoleName=role["RoleName"])
+
+
+def query(server: ServerProcess, keys: dict[str, str], body: str, service: str = "iam") -> bytes:
     """A call with whatever parameters, signed."""
     request = AWSRequest(
         "POST",
@@ -276,7 +293,7 @@ def query(server: ServerProcess, keys: dict[str, str], body: str) -> bytes:
         data=f"{body}&Version=2010-05-08",
         headers={"Content-Type": "application/x-www-form-urlencoded"},
     )
-    SigV4Auth(Credentials(keys["AccessKeyId"], keys["SecretAccessKey"]), "iam", REGION).add_auth(request)
+    SigV4Auth(Credentials(keys["AccessKeyId"], keys["SecretAccessKey"]), service, REGION).add_auth(request)
     sent = urllib.request.Request(
         request.url,
         data=request.data.encode() if isinstance(request.data, str) else request.data,

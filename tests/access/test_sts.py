@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jwt
+import msgspec
 import pytest
 from botocore import UNSIGNED
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -18,6 +21,10 @@ from access import accounts, where
 from access.accounts import ACCOUNT, TRUST_ALL, allow, client, code, trust
 from https import JsonServer
 from process import ServerProcess
+from s4.crypto.keyring import Keyring
+from s4.http.credentials import LONGEST_S, Session, find
+from s4.s3 import sigv4
+from s4.s3.errors import S3Error
 
 server, s3, bucket = where.server, where.s3, where.bucket
 iam, name, keys = accounts.iam, accounts.name, accounts.keys
@@ -113,6 +120,18 @@ def test_session_tokens_of_a_user(
     iam.delete_user_policy(UserName=name, PolicyName="all")
     assert code(own.get_object, Bucket=bucket, Key="k") == "AccessDenied"
     assert code(client(server, "sts", keys).get_session_token, DurationSeconds=130_000) == "ValidationError"
+
+
+def test_no_token_is_good_for_longer_than_a_session_may_last() -> None:
+    """Whatever end was sealed into it."""
+    ring = Keyring(bytes(32))
+    session = Session("user/ana", "AIDA", "ana", "secret", 1000, 10**12)
+    token = ring.seal(msgspec.json.encode(session).decode(), "ASIA")
+    claim = sigv4.Claim("ASIA", "", "us-east-1", "", (), "", "", presigned=False, token=token)
+    gateway: Any = SimpleNamespace(keyring=ring, clock=lambda: 1000 + LONGEST_S)
+    with pytest.raises(S3Error) as caught:
+        asyncio.run(find(gateway, claim))
+    assert caught.value.code == "ExpiredToken"
 
 
 def test_a_session_of_root_lasts_an_hour_at_most(server: ServerProcess) -> None:

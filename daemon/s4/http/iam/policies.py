@@ -12,6 +12,7 @@ from s4.gateway.accounts import Accounts
 from s4.http.iam.protocol import Call, Handler, IamError, bounded_tags, date, exists, missing, new_id, quoted, tag_list
 from s4.metadata.builtin import BUILT_IN
 from s4.metadata.rows import Group, Managed, Role, User
+from s4.s3 import names
 
 VERSIONS, ATTACHED = 5, 20
 INLINE = {User: 2048, Group: 5120, Role: 10240}  # bytes of all inline policies together
@@ -148,8 +149,8 @@ async def create_version(call: Call) -> dict[str, Any]:
 
 def _version(call: Call, row: Managed) -> int:
     text = call.form.need("VersionId")
-    number = int(text[1:]) if text[:1] == "v" and text[1:].isascii() and text[1:].isdigit() else 0
-    if number not in row.versions:
+    number = names.number(text[1:], 1, 10**9) if text[:1] == "v" else None
+    if number is None or number not in row.versions:
         raise IamError("NoSuchEntity", f"Policy {policy_arn(row)} version {text} does not exist or is not attachable.")
     return number
 

@@ -17,6 +17,7 @@ from s4.access.policy import ACCOUNT
 from s4.access.requester import Requester
 from s4.gateway.accounts import Accounts
 from s4.gateway.context import Gateway
+from s4.s3 import names
 from s4.s3.errors import S3Error, text
 
 NAMESPACES = {"iam": "https://iam.amazonaws.com/doc/2010-05-08/", "sts": "https://sts.amazonaws.com/doc/2011-06-15/"}
@@ -146,9 +147,10 @@ class Form:
 
     def number(self, parameter: str, default: int, least: int, most: int) -> int:
         value = self.get(parameter) or str(default)
-        if not value.isascii() or not value.isdigit() or not least <= int(value[:12]) <= most:
+        found = names.number(value, least, most)
+        if found is None:
             raise invalid(f"Value '{value}' at '{parameter}' must be a number between {least} and {most}")
-        return int(value)
+        return found
 
     def members(self, parameter: str) -> list[str]:
         """The values of `parameter.member.1` and on."""

@@ -17,7 +17,7 @@ from s4.access.patterns import PolicyError
 from s4.access.policy import ACCOUNT, ALLOW, DENY, Ask, Asker, parse
 from s4.access.requester import ANONYMOUS, ROLE, ROOT, UNREADABLE
 from s4.gateway.accounts import Accounts
-from s4.http.credentials import Session, role_arn, session_arn
+from s4.http.credentials import LONGEST_S, Session, role_arn, session_arn
 from s4.http.iam import tokens
 from s4.http.iam.policies import check_arn
 from s4.http.iam.protocol import Call, Handler, IamError, date, invalid, new_id
@@ -26,7 +26,7 @@ from s4.metadata.builtin import BUILT_IN
 from s4.metadata.rows import Managed, Provider, Role
 
 SESSION_POLICY = 2048
-TOKEN_S, TOKEN_MOST_S = 43_200, 129_600
+TOKEN_S = 43_200
 ROOT_S = 3600  # of the account's own sessions: one that is asked for longer lasts so long (STS API: GetSessionToken)
 _SESSION = re.compile(r"[\w+=,.@-]{2,64}", re.ASCII)
 
@@ -56,7 +56,7 @@ async def session_token(call: Call) -> dict[str, Any]:
     """For a user: what the user may do, for a time."""
     if call.who.kind in (ROLE, ANONYMOUS) or call.temporary:
         raise IamError("AccessDenied", "Cannot call GetSessionToken with session credentials")
-    now, lasts = int(call.gateway.clock()), call.form.number("DurationSeconds", TOKEN_S, 900, TOKEN_MOST_S)
+    now, lasts = int(call.gateway.clock()), call.form.number("DurationSeconds", TOKEN_S, 900, LONGEST_S)
     lasts = min(lasts, ROOT_S) if call.who.kind == ROOT else lasts
     parent = await call.gateway.node.find_identity(f"user/{call.who.name}")
     if parent is None:
