@@ -10,17 +10,10 @@ from typing import Any
 
 from process import ServerProcess, wait_until
 from s4.cli.admin_client import AdminError
-from server.test_drives import compare, fill, status
+from server.test_drives import compare, fill, state, status
 from server.test_drives import whole as is_whole
 
 SIZES = [100, 9500, 70_000, 300_000, *[9000] * 60]  # some for each partition
-
-
-def state(server: ServerProcess, number: int) -> str:
-    try:
-        return str(status(server)["drives"][number - 1]["state"])
-    except AdminError:  # cut off: it replaces itself just now
-        return ""
 
 
 def whole(server: ServerProcess) -> bool:

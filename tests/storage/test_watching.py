@@ -21,8 +21,8 @@ def test_a_drive_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
             await store.watch.look()
         assert ["a read has not ended" in alarm for alarm in store.watch.alarms()] == [True]
         assert store.times.count["read"] == 0
-        with hanging.open("wb"):
-            await until(lambda: store.times.count["read"])
+        hanging.open("wb").close()
+        await until(lambda: store.times.count["read"])
         await store.watch.look()
         assert store.watch.gone == "has a damaged s4.json"
         assert store.times.count["read"] == 1, "it was asked once"
