@@ -121,7 +121,7 @@ class Floor:
             digest.update(memory[:filled])
         await self._append(blob, next(stripes), memory, max(filled, 4096), sync=True)
         await self._commit(ROW + digest.md5() + digest.sha256())
-        self._last = blob, size // STRIPE * STRIPE
+        self._last = blob, int(http.headers.get("X-Amz-Decoded-Content-Length", size))  # a chunk's front is stored, too
 
     async def _append(self, blob: bytes, stripe: int, memory: memoryview, size: int, *, sync: bool) -> None:
         shards = self._codec.encode_in(memory, size, STRIPE)
@@ -133,14 +133,19 @@ class Floor:
         )
 
     async def _send(self, http: Exchange) -> Answer:
-        blob, size = self._last
-        length, k = shard_length(STRIPE, self._codec.k), self._codec.k
-        answer = Answer(200, dict(HEADERS), b"", size)
+        blob, left = self._last
+        answer = Answer(200, dict(HEADERS), b"", left)
         await answer.begin(http)
-        for stripe, position in itertools.product(range(size // STRIPE), range(k)):
-            for start in range(0, length, PIECE):
-                shard = Shard(0, blob, position, stripe)
-                await http.write(await self._stores[position].read(shard, start, min(PIECE, length - start)))
+        for stripe in itertools.count():
+            length = shard_length(min(STRIPE, left), self._codec.k)
+            for position, start in itertools.product(range(self._codec.k), range(0, length, PIECE)):
+                taken = min(PIECE, length - start, left)
+                if not taken:
+                    return answer
+                await http.write(await self._stores[position].read(Shard(0, blob, position, stripe), start, taken))
+                left -= taken
+            if not left:
+                break
         return answer
 
     def failed(self, http: Exchange, error: Exception) -> Answer:
