@@ -1,10 +1,11 @@
 """What the primary of a partition does besides shards: its outbox, answers that nobody asks for any more, and, for
 partition 0, deletions of buckets that somebody left half done, and renames of prefixes.
 
-An outbox row goes once its action was carried out; everything that it asks for may be asked twice (C2). So those of a
-partition that were go together, twice a second at most: each time is an entry, for every replica to write. Actions of
-one partition about the same thing are carried out in their order. The shards of a dead blob are freed once
-every request that began before has ended, as far as gateways are known (D6).
+An outbox row goes once its action was carried out; everything that it asks for may be asked twice (C2). What somebody
+may miss, as the source of a rename that is to go, is carried out at once. Nobody waits for hints of content, nor for
+rows to go: those of all partitions go together, twice a second at most, and with entries that others need
+(replica/replicated.py). Actions of one partition about the same thing are carried out in their order. The shards of a
+dead blob are freed once every request that began before has ended, as far as gateways are known (D6).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -21,7 +23,7 @@ from s4.base.jobs import Failures, Job, Jobs, each
 from s4.gateway.context import Gateway
 from s4.metadata import commands, keys
 from s4.metadata.outbox import about, follow_id, follow_up
-from s4.metadata.rows import FreeBlob, decode_action
+from s4.metadata.rows import AnyAction, FreeBlob, Publish, Unpublish, decode_action
 from s4.node.member import MemberNode
 from s4.peer.api import CallError, ForgottenError
 from s4.replica.letting import LettingGo
@@ -32,7 +34,7 @@ from s4.upkeep.renames import Renames
 
 log = logging.getLogger(__name__)
 
-BATCH = 256
+BATCH, FORGOTTEN = 256, 4096  # rows: of a step, and that go at once
 LOOK_S = 0.5
 TRIM_S = 10.0
 JOBS_S = 5.0
@@ -45,6 +47,7 @@ class _Outbox:
 
     next: bytes  # where the rows begin that were not looked at
     dead: deque[tuple[float, bytes, bytes]] = field(default_factory=deque)  # since when it is known, row, blob
+    hints: list[tuple[bytes, AnyAction]] = field(default_factory=list)  # row, action
     done: set[bytes] = field(default_factory=set)  # rows that were carried out and are still there
 
 
@@ -56,7 +59,6 @@ class Leader:
         self._dirty: set[int] = set()
         self._wake = asyncio.Event()
         self._known: dict[int, _Outbox] = {}
-        self._forgot: dict[int, float] = {}  # when rows that were carried out were taken away last
         self._looked = 0.0
         self._deletions = Deletions(gateway, alone=False)
         self._failures: dict[int, Failures] = {}  # of outboxes
@@ -69,6 +71,7 @@ class Leader:
         self._node.host.on_lead = self._lead
         jobs.start(
             Job("outboxes", 0.0, 0.0, self._outboxes),
+            Job("hints of content", LOOK_S, LOOK_S, self._hint),
             Job("old answers", TRIM_S, TRIM_S, self._trim, (CallError,)),
             Job("letting go", 0.0, 0.0, self._let_go, (CallError,)),
             Job("jobs of partition 0", JOBS_S, JOBS_S, self._first_partition, (CallError, S3Error)),
@@ -96,13 +99,18 @@ class Leader:
         dirty, self._dirty = self._dirty, set()
         if boot_clock() - self._looked >= LOOK_S:
             self._looked = boot_clock()
-            dirty |= {partition for partition, outbox in self._known.items() if outbox.dead or outbox.done}
-        await asyncio.gather(*(self._outbox(partition) for partition in dirty))
+            dirty |= {partition for partition, outbox in self._known.items() if outbox.dead}
+        await asyncio.gather(*(self._outbox(partition, self._carry_out) for partition in dirty))
 
-    async def _outbox(self, partition: int) -> None:
+    async def _hint(self) -> None:
+        """One round of what nobody waits for."""
+        late = [partition for partition, outbox in self._known.items() if outbox.hints or outbox.done]
+        await asyncio.gather(*(self._outbox(partition, self._end) for partition in late))
+
+    async def _outbox(self, partition: int, work: Callable[[int], Awaitable[None]]) -> None:
         failures, what = self._failures.setdefault(partition, Failures()), f"partition {partition}: its outbox"
         try:
-            await self._carry_out(partition)
+            await work(partition)
         except Exception as error:
             if isinstance(error, CallError) and not self._node.host.group.replica(partition).leading:
                 self._known.pop(partition, None)
@@ -118,27 +126,35 @@ class Leader:
         outbox = self._known.setdefault(partition, _Outbox(table))
         while rows := list(islice(self._node.host.scan(table, outbox.next), BATCH)):
             self._node.host.check(partition)
-            queues: dict[tuple[int, bytes], list[tuple[commands.AnyCommand, bytes]]] = {}
-            dead: list[tuple[float, bytes, bytes]] = []
-            carried: list[bytes] = []
-            for key, value in rows:
-                action = decode_action(value)
-                if isinstance(action, FreeBlob):
-                    dead.append((boot_clock(), key, action.blob))
-                    continue
-                if (follow := follow_up(action, self._node.partitions)) is not None:
-                    queues.setdefault((follow[0], about(action)), []).append((follow[1], follow_id(key, action)))
-                carried.append(key)
-            await asyncio.gather(*(self._in_order(target, queue) for (target, _), queue in queues.items()))
+            actions = [(key, decode_action(value)) for key, value in rows]
+            hints = [one for one in actions if isinstance(one[1], Publish | Unpublish)]
+            dead = [(boot_clock(), key, action.blob) for key, action in actions if isinstance(action, FreeBlob)]
+            urgent = [one for one in actions if not isinstance(one[1], Publish | Unpublish | FreeBlob)]
+            await self._follow(outbox, urgent)
             outbox.next = rows[-1][0] + b"\x00"
             outbox.dead.extend(dead)
-            outbox.done.update(carried)
-            if len(outbox.done) >= BATCH:
-                await self._forget(partition, outbox)
+            outbox.hints += hints
             await asyncio.sleep(0)
         await self._free(partition, outbox, horizon)
-        if outbox.done and boot_clock() - self._forgot.get(partition, 0.0) >= LOOK_S:
-            await self._forget(partition, outbox)
+
+    async def _end(self, partition: int) -> None:
+        outbox = self._known.get(partition)
+        while outbox is not None and outbox.hints:
+            await self._follow(outbox, outbox.hints[:BATCH])
+            del outbox.hints[:BATCH]
+        while outbox is not None and outbox.done:
+            rows = sorted(outbox.done)[:FORGOTTEN]
+            await self._node.host.submit(partition, commands.ForgetRows(rows), own=True, patient=True)
+            outbox.done.difference_update(rows)
+
+    async def _follow(self, outbox: _Outbox, actions: Sequence[tuple[bytes, AnyAction]]) -> None:
+        """Carry out what actions ask of other partitions."""
+        queues: dict[tuple[int, bytes], list[tuple[commands.AnyCommand, bytes]]] = {}
+        for key, action in actions:
+            if (follow := follow_up(action, self._node.partitions)) is not None:
+                queues.setdefault((follow[0], about(action)), []).append((follow[1], follow_id(key, action)))
+        await asyncio.gather(*(self._in_order(target, queue) for (target, _), queue in queues.items()))
+        outbox.done.update(key for key, _ in actions)
 
     def _may_free(self, since: float, horizon: float) -> bool:
         """Whether every request that began before a blob died has ended (D6)."""
@@ -152,14 +168,6 @@ class Leader:
             outbox.done.update(row for row, _ in dead)
             for _ in dead:
                 outbox.dead.popleft()
-            if len(outbox.done) >= BATCH:
-                await self._forget(partition, outbox)
-
-    async def _forget(self, partition: int, outbox: _Outbox) -> None:
-        rows = sorted(outbox.done)
-        await self._node.host.submit(partition, commands.ForgetRows(rows), own=True, patient=True)
-        self._forgot[partition] = boot_clock()
-        outbox.done.difference_update(rows)
 
     async def _in_order(self, partition: int, queue: list[tuple[commands.AnyCommand, bytes]]) -> None:
         for command, named in queue:
