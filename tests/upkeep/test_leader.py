@@ -193,3 +193,30 @@ def test_what_somebody_may_miss_is_carried_out_beside_hints_that_wait(
             assert isinstance(node.executed[1], DeleteIfNewest)
 
     asyncio.run(whole())
+
+
+def test_hints_that_come_while_others_are_told_are_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s4.upkeep.leader.LOOK_S", 0.01)
+    go_on = asyncio.Event()
+
+    class Slow(Node):
+        def __init__(self, group: Group) -> None:
+            super().__init__(group)
+            self.partitions, self.executed = 8, list[Any]()
+
+        async def execute(self, partition: int, command: Any, named: bytes = b"", again: bool = False) -> None:
+            self.executed.append(command)
+            await go_on.wait()
+
+    async def whole() -> None:
+        async with led(tmp_path, Slow) as (group, node):
+            for number in range(2):
+                row, asked = keys.outbox_row(0, group.last(0) + 1, 0), node.asked
+                hint = Publish(bytes([number]) * 32, 0, bytes([number]) * 16, 5000)
+                await group.write(0, lambda _, row=row, hint=hint: [(row, encode(hint))])
+                await until(lambda asked=asked: node.executed and node.asked > asked)
+            go_on.set()
+            await until(lambda: not list(node.host.scan(keys.table(0, keys.OUTBOX))))
+            assert len(node.executed) == 2
+
+    asyncio.run(whole())

@@ -140,8 +140,9 @@ class Leader:
     async def _end(self, partition: int) -> None:
         outbox = self._known.get(partition)
         while outbox is not None and outbox.hints:
-            await self._follow(outbox, outbox.hints[:BATCH])
-            del outbox.hints[:BATCH]
+            hints = outbox.hints[:BATCH]
+            await self._follow(outbox, hints)
+            del outbox.hints[: len(hints)]  # others may have come
         while outbox is not None and outbox.done:
             rows = sorted(outbox.done)[:FORGOTTEN]
             await self._node.host.submit(partition, commands.ForgetRows(rows), own=True, patient=True)
