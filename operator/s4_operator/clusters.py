@@ -41,17 +41,7 @@ from s4_operator.pods import ADMIN
 from s4_operator.report import blocked, report
 from s4_operator.secrets_of import Keys, LostError, Secrets, Trusted, trusted_by
 from s4_operator.state_models import ClusterState
-from s4_operator.steps import (
-    TAKES,
-    DeleteClaim,
-    DeletePod,
-    GrowClaim,
-    MakeMap,
-    RetainVolume,
-    Step,
-    changed,
-    in_words,
-)
+from s4_operator.steps import TAKES, DeleteClaim, DeletePod, GrowClaim, MakeMap, RetainVolume, Step, changed, in_words
 from s4_operator.sweep import sweep
 
 log = logging.getLogger(__name__)

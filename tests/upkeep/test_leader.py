@@ -220,3 +220,31 @@ def test_hints_that_come_while_others_are_told_are_told_too(tmp_path: Path, monk
             assert len(node.executed) == 2
 
     asyncio.run(whole())
+
+
+def test_hints_that_never_end_keep_no_row_from_going(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s4.upkeep.leader.LOOK_S", 0.01)
+
+    class Busy(Node):
+        def __init__(self, group: Group) -> None:
+            super().__init__(group)
+            self.group, self.partitions, self.executed = group, 8, 0
+
+        async def execute(self, partition: int, command: Any, named: bytes = b"", again: bool = False) -> None:
+            self.executed += 1
+            before = self.asked
+            await ask(self.group, self.executed)
+            await until(lambda: self.asked > before)  # it is known before this one is told
+
+    async def ask(group: Group, number: int) -> None:
+        row, name = keys.outbox_row(0, group.last(0) + 1, 0), number.to_bytes(16, "big")
+        await group.write(0, lambda _: [(row, encode(Publish(name * 2, 0, name, 5000)))])
+
+    async def whole() -> None:
+        async with led(tmp_path, Busy) as (group, node):
+            await ask(group, 0)
+            first = keys.outbox_row(0, group.last(0), 0)
+            assert node.host.get(first) is not None
+            await until(lambda: node.host.get(first) is None)
+
+    asyncio.run(whole())

@@ -138,15 +138,18 @@ class Leader:
         await self._free(partition, outbox, horizon)
 
     async def _end(self, partition: int) -> None:
-        outbox = self._known.get(partition)
-        while outbox is not None and outbox.hints:
+        """What comes meanwhile is the next round's: else the steady work of one partition would keep all from theirs."""
+        if (outbox := self._known.get(partition)) is None:
+            return
+        for _ in range(0, len(outbox.hints), BATCH):
             hints = outbox.hints[:BATCH]
             await self._follow(outbox, hints)
             del outbox.hints[: len(hints)]  # others may have come
-        while outbox is not None and outbox.done:
-            rows = sorted(outbox.done)[:FORGOTTEN]
-            await self._node.host.submit(partition, commands.ForgetRows(rows), own=True, patient=True)
-            outbox.done.difference_update(rows)
+        rows = sorted(outbox.done)
+        for at in range(0, len(rows), FORGOTTEN):
+            some = rows[at : at + FORGOTTEN]
+            await self._node.host.submit(partition, commands.ForgetRows(some), own=True, patient=True)
+            outbox.done.difference_update(some)
 
     async def _follow(self, outbox: _Outbox, actions: Sequence[tuple[bytes, AnyAction]]) -> None:
         """Carry out what actions ask of other partitions."""
