@@ -2,11 +2,11 @@
 
     python -m bench.floor [--drives 6] [--seconds 3] [--rounds 2] [--only get-1k,put-1m]
 
-The floor is a server of S4's port (its loop, parser and answers) with nothing behind it but what the work itself is: for
-small writes a row in each copy of the metadata, synced, of all that wait together; for listings a walk over a thousand
-rows and a line for each; for large writes one pass of hashes, the code, and synced records on each drive; for large
-reads records with their checks. It looks at no signature, bucket, policy or older version, and finds nothing again by
-its name. What S4 takes above it is S4's to save; where the floor is below a target, the target cannot be met so.
+The floor is a server of S4's port (its loop, parser and answers) with nothing behind it but what the work itself is:
+for small writes a row in each copy of the metadata, synced, of all that wait together; for listings a walk over a
+thousand rows and a line for each; for large writes one pass of hashes, the code, and synced records on each drive; for
+large reads records with their checks. It looks at no signature, bucket, policy or older version, and finds nothing
+again by its name. What S4 takes above it is S4's to save; where the floor is below a target, it cannot be met so.
 """
 
 from __future__ import annotations

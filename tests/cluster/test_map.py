@@ -145,8 +145,8 @@ def test_what_waits_for_a_store_does_not_keep_it_from_stopping() -> None:
 
 
 def test_what_nobody_counts_just_now_may_wait_to_be_healed() -> None:
-    """A primary that has just started serves nothing yet: of what waits in its partitions nobody told, and another store
-    was said to be safe to stop."""
+    """A primary that has just started serves nothing yet: of what waits in its partitions nobody told, and another
+    store was said to be safe to stop."""
     one = made()
     told = said(one, heals=5)
     assert (uncounted(one, told), safe_to_stop(one, told, ["s1"])) == ([], ["5 shards wait to be made again"])

@@ -48,8 +48,8 @@ async def holder(directory: Path, asked: Asked) -> AsyncIterator[tuple[ShardStor
 
 
 def test_who_has_nothing_that_others_hold_asks_nobody(tmp_path: Path) -> None:
-    """Each node had after its start the map read once for each partition, every two seconds, and all heals counted, for as long
-    as any waited: while a store was away."""
+    """Each node had after its start the map read once for each partition, every two seconds, and all heals counted, for
+    as long as any waited: while a store was away."""
 
     async def test() -> None:
         asked = Asked()

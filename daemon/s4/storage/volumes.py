@@ -333,8 +333,8 @@ class Volumes:
         return None
 
     def _read_or_zeros(self, volume: Volume, buffer: bytearray, offset: int) -> int:
-        """As a read; zeros stand for sectors that cannot be read, which are damage as any other (D7). Raises OSError where
-        this process could not."""
+        """As a read; zeros stand for sectors that cannot be read, which are damage as any other (D7). Raises OSError
+        where this process could not."""
         try:
             return self.files.read(volume.fd, [buffer], offset)
         except OSError as error:

@@ -50,8 +50,8 @@ class Watch:
         return self._shards.times
 
     async def look(self) -> None:
-        """Look whether the drive's files are there. One that hangs shows as slow, and keeps nobody: it is not waited for any
-        longer, nor asked again before it has answered."""
+        """Look whether the drive's files are there. One that hangs shows as slow, and keeps nobody: it is not waited
+        for any longer, nor asked again before it has answered."""
         if self._looking is None:
             self._looking = self._shards.on_a_thread(self.times.of, READ, self._missing)
         done, _ = await asyncio.wait([self._looking], timeout=self.times.slow_s)

@@ -42,8 +42,8 @@ JOBS_S = 5.0
 
 @dataclass(slots=True)
 class _Outbox:
-    """What is known of a partition's outbox since it is led. New rows come at its end: none is read twice, for those that
-    wait for readers may be very many."""
+    """What is known of a partition's outbox since it is led. New rows come at its end: none is read twice, for those
+    that wait for readers may be very many."""
 
     next: bytes  # where the rows begin that were not looked at
     dead: deque[tuple[float, bytes, bytes]] = field(default_factory=deque)  # since when it is known, row, blob
@@ -138,7 +138,7 @@ class Leader:
         await self._free(partition, outbox, horizon)
 
     async def _end(self, partition: int) -> None:
-        """What comes meanwhile is the next round's: else the steady work of one partition would keep all from theirs."""
+        """What comes meanwhile is for the next round: steady work of one partition would hold up all others."""
         if (outbox := self._known.get(partition)) is None:
             return
         for _ in range(0, len(outbox.hints), BATCH):

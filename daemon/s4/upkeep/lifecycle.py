@@ -68,8 +68,8 @@ class Lifecycle:
         )
 
     async def run(self) -> None:
-        """One look: a pass over each partition that has had none today. What cannot be ended now, as where the receiver of
-        its events takes no more, keeps nothing else waiting, and is tried with the next look."""
+        """One look: a pass over each partition that has had none today. What cannot be ended now, as where the receiver
+        of its events takes no more, keeps nothing else waiting, and is tried with the next look."""
         await each(self._led(), self._pass)
 
     async def _pass(self, partition: int) -> None:
